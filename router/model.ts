@@ -1,0 +1,65 @@
+/** The words of the mesh as types: what a node says about itself, and what a table says about everyone. */
+
+/** A node's id: its libp2p peer id (base58 of an Ed25519 public key), such as `12D3KooW…`. */
+export type NodeId = string
+/** A service's name: 1..63 characters of a-z, 0-9 and `-`, beginning and ending with a letter or digit. */
+export type ServiceName = string
+
+export type Protocol = 'http' | 'tcp'
+export type Labels = Readonly<Record<string, string>>
+
+export const SERVICE_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
+
+/** A node about itself. */
+export interface NodeInfo {
+  readonly name: string
+  readonly region: string
+  readonly version: string
+  /** Multiaddrs of the overlay that others can dial, best first, without the `/p2p/` part. */
+  readonly overlay: readonly string[]
+  /** `host:port` of the call listener that others can dial, best first. */
+  readonly calls: readonly string[]
+  readonly state: 'up' | 'draining'
+}
+
+/** A node about one service it can answer for: counts, never single instances, so losing one of three withdraws nothing. */
+export interface ServiceInfo {
+  readonly protocol: Protocol
+  readonly instances: number
+  readonly healthy: number
+  /** Sum of the weights of the healthy instances: the capacity offered. */
+  readonly weight: number
+  readonly labels: Labels
+}
+
+/** A node about one of its live links. */
+export interface LinkInfo {
+  /** Smoothed round trip, milliseconds. */
+  readonly rttMs: number
+  /** Smoothed share of heartbeats lost, 0..1. */
+  readonly lossRatio: number
+}
+
+/** What this node's registries offer of one service. `instances: 0` withdraws it. */
+export interface LocalService extends ServiceInfo {
+  readonly name: ServiceName
+}
+
+/** One node that can answer calls for a service, as this node sees it now. */
+export interface Candidate {
+  readonly service: ServiceName
+  readonly node: NodeId
+  readonly name: string
+  readonly region: string
+  readonly protocol: Protocol
+  readonly instances: number
+  readonly healthy: number
+  readonly weight: number
+  readonly labels: Labels
+  /** The nodes a call passes, the owner last. Empty: this node itself. */
+  readonly path: readonly NodeId[]
+  /** Smoothed round trip along the path, milliseconds; 0 for this node itself. */
+  readonly rttMs: number
+  /** What the choice is made by: the round trip plus a base cost for each hop, milliseconds. */
+  readonly costMs: number
+}
