@@ -1,0 +1,90 @@
+import type { NodeId } from './model.ts'
+import { decodeMsgpack, encodeMsgpack } from './msgpack.ts'
+
+/**
+ * A batch: some entries of one node's record, signed by that node, passed on by others byte for byte.
+ *
+ * The batches of one origin and incarnation are numbered 1, 2, 3 … (`seq`). `base` says that every batch below it has
+ * been superseded: whatever was still true in it stands again in one at or after `base`. So the record of an origin is
+ * the window `base..newest`, and whoever holds that window whole holds the record, deletions included: an entry of a
+ * batch below `base` that does not stand again is gone. That is why a tombstone needs no lifetime here.
+ */
+export interface Batch {
+  readonly origin: NodeId
+  readonly incarnation: number
+  readonly seq: number
+  readonly base: number
+  readonly entries: readonly Entry[]
+  /** What was signed, verbatim. */
+  readonly payload: Uint8Array
+  readonly signature: Uint8Array
+}
+
+/** `value` undefined: a tombstone. */
+export interface Entry {
+  readonly key: string
+  readonly value: unknown
+}
+
+export const BATCH_VERSION = 1
+/** One batch; 64 KiB holds about a thousand services and still interleaves with heartbeats on a slow link. */
+export const BATCH_BYTES_MAX = 64 * 1024
+/** Where the origin cuts: small enough that several fit in one frame. */
+export const BATCH_BYTES_TARGET = 16 * 1024
+export const BATCH_ENTRIES_MAX = 4096
+export const ENTRY_KEY_BYTES_MAX = 160
+const ID_BYTES_MAX = 128
+
+/** Mixed into what is signed, so that a signature made for a batch can never be taken for one of anything else. */
+const CONTEXT = new TextEncoder().encode('flatmesh batch 1\n')
+
+/** The bytes a signature is made over. */
+export function signedBytes(payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(CONTEXT.length + payload.length)
+  bytes.set(CONTEXT)
+  bytes.set(payload, CONTEXT.length)
+  return bytes
+}
+
+export function encodeBatchPayload(
+  batch: Pick<Batch, 'origin' | 'incarnation' | 'seq' | 'base' | 'entries'>,
+): Uint8Array {
+  const flat: unknown[] = []
+  for (const entry of batch.entries) flat.push(entry.key, entry.value === undefined ? null : entry.value)
+  return encodeMsgpack([BATCH_VERSION, batch.origin, batch.incarnation, batch.seq, batch.base, flat])
+}
+
+/** Reads a batch that came from a peer. The signature is not checked here. Elements after the sixth are of later versions. */
+export function decodeBatch(
+  payload: Uint8Array,
+  signature: Uint8Array,
+): { ok: true; batch: Batch } | { ok: false; reason: string } {
+  if (payload.length > BATCH_BYTES_MAX) return no(`batch of ${payload.length} bytes, at most ${BATCH_BYTES_MAX}`)
+  if (signature.length > 128) return no('signature longer than 128 bytes')
+  const decoded = decodeMsgpack(payload)
+  if (!decoded.ok) return no(decoded.reason)
+  if (!Array.isArray(decoded.value) || decoded.value.length < 6) return no('a batch is an array of six')
+  const [version, origin, incarnation, seq, base, flat]: unknown[] = decoded.value
+  if (version !== BATCH_VERSION) return no(`batch version ${String(version)}, this node reads ${BATCH_VERSION}`)
+  if (typeof origin !== 'string' || origin.length === 0 || origin.length > ID_BYTES_MAX) return no('bad origin')
+  if (!isCount(incarnation) || !isCount(seq) || !isCount(base)) return no('bad version numbers')
+  if (seq < 1 || base < 1 || base > seq) return no(`base ${base} of batch ${seq}`)
+  if (!Array.isArray(flat) || flat.length % 2 !== 0) return no('entries are pairs')
+  if (flat.length / 2 > BATCH_ENTRIES_MAX) return no(`${flat.length / 2} entries, at most ${BATCH_ENTRIES_MAX}`)
+  const entries: Entry[] = []
+  for (let i = 0; i < flat.length; i += 2) {
+    const key: unknown = flat[i]
+    if (typeof key !== 'string' || key.length === 0 || key.length > ENTRY_KEY_BYTES_MAX) return no('bad entry key')
+    const value: unknown = flat[i + 1]
+    entries.push({ key, value: value === null ? undefined : value })
+  }
+  return { ok: true, batch: { origin, incarnation, seq, base, entries, payload, signature } }
+}
+
+function no(reason: string): { ok: false; reason: string } {
+  return { ok: false, reason }
+}
+
+export function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+}

@@ -1,0 +1,94 @@
+import type { Labels, LinkInfo, NodeId, NodeInfo, Protocol, ServiceInfo, ServiceName } from './model.ts'
+import { SERVICE_NAME } from './model.ts'
+
+/**
+ * The entries of a record and how they stand on the wire. Keys: `node`, `service/<name>`, `link/<node id>`.
+ * Values are maps with short keys (docs/wire.md has the table). Decoding ignores keys it does not know and entries of
+ * other kinds: newer nodes may say more, and what they say is passed on with their batch whether understood or not.
+ */
+export const NODE_KEY = 'node'
+export const serviceKey = (name: ServiceName): string => `service/${name}`
+export const linkKey = (to: NodeId): string => `link/${to}`
+
+export type EntryKind = { kind: 'node' } | { kind: 'service'; name: ServiceName } | { kind: 'link'; to: NodeId }
+
+export function entryKind(key: string): EntryKind | undefined {
+  if (key === NODE_KEY) return { kind: 'node' }
+  if (key.startsWith('service/')) {
+    const name = key.slice(8)
+    return SERVICE_NAME.test(name) ? { kind: 'service', name } : undefined
+  }
+  if (key.startsWith('link/') && key.length > 5) return { kind: 'link', to: key.slice(5) }
+  return undefined
+}
+
+const ADDRESSES_MAX = 16
+const LABELS_MAX = 32
+const TEXT_MAX = 256
+
+export function encodeNodeInfo(info: NodeInfo): unknown {
+  const { name, region, version, overlay, calls, state } = info
+  return { n: name, r: region, v: version, o: overlay, c: calls, d: state === 'draining' }
+}
+
+export function decodeNodeInfo(value: unknown): NodeInfo | undefined {
+  if (!isMap(value)) return undefined
+  const { n: name, r: region, v: version, o: overlay, c: calls, d: draining } = value
+  if (!isText(name) || !isText(region) || !isText(version)) return undefined
+  if (!isTexts(overlay) || !isTexts(calls)) return undefined
+  return { name, region, version, overlay, calls, state: draining === true ? 'draining' : 'up' }
+}
+
+export function encodeServiceInfo(info: ServiceInfo): unknown {
+  const value: Record<string, unknown> = { i: info.instances, h: info.healthy, w: info.weight }
+  if (info.protocol !== 'http') value.p = info.protocol
+  if (Object.keys(info.labels).length > 0) value.l = info.labels
+  return value
+}
+
+export function decodeServiceInfo(value: unknown): ServiceInfo | undefined {
+  if (!isMap(value)) return undefined
+  const { i: instances, h: healthy, w: weight, p = 'http', l: labels = {} } = value
+  if (!isCapacity(instances) || !isCapacity(healthy) || !isCapacity(weight) || healthy > instances) return undefined
+  if (!isProtocol(p) || !isLabels(labels)) return undefined
+  return { protocol: p, instances, healthy, weight, labels }
+}
+
+/** RTT travels in tenths of a millisecond and loss in thousandths: whole numbers are short, and finer is noise. */
+export function encodeLinkInfo(info: LinkInfo): unknown {
+  return { r: Math.round(info.rttMs * 10), l: Math.round(info.lossRatio * 1000) }
+}
+
+export function decodeLinkInfo(value: unknown): LinkInfo | undefined {
+  if (!isMap(value)) return undefined
+  const { r: rtt, l: loss } = value
+  if (typeof rtt !== 'number' || !(rtt >= 0 && rtt <= 36_000_000)) return undefined
+  if (typeof loss !== 'number' || !(loss >= 0 && loss <= 1000)) return undefined
+  return { rttMs: rtt / 10, lossRatio: loss / 1000 }
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= TEXT_MAX
+}
+
+function isTexts(value: unknown): value is string[] {
+  return Array.isArray(value) && value.length <= ADDRESSES_MAX && value.every(isText)
+}
+
+function isCapacity(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 && value <= 1_000_000_000
+}
+
+function isProtocol(value: unknown): value is Protocol {
+  return value === 'http' || value === 'tcp'
+}
+
+function isLabels(value: unknown): value is Labels {
+  if (!isMap(value)) return false
+  const pairs = Object.entries(value)
+  return pairs.length <= LABELS_MAX && pairs.every(([key, text]) => key.length <= TEXT_MAX && isText(text))
+}

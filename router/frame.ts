@@ -1,0 +1,101 @@
+import { BATCH_BYTES_MAX, isCount } from './batch.ts'
+import type { NodeId } from './model.ts'
+import { decodeMsgpack, encodeMsgpack } from './msgpack.ts'
+
+/** A gossip frame, at most. Above one batch with its proof; the tunnel cuts the connection of a peer that sends more. */
+export const FRAME_BYTES_MAX = 256 * 1024
+/** Where the sender cuts, so that heartbeats are never behind more than this. */
+export const FRAME_BYTES_TARGET = 64 * 1024
+const PROOF_BYTES_MAX = 4096
+const DIGEST_ORIGINS_MAX = 20_000
+
+/** How far a node's knowledge of one origin reaches without a gap. */
+export interface Version {
+  readonly incarnation: number
+  readonly contiguous: number
+}
+
+export interface SignedBatch {
+  readonly payload: Uint8Array
+  readonly signature: Uint8Array
+}
+
+/**
+ * batches: entries of records, and the membership proofs of origins the receiver may not know.
+ * summary: a hash of the whole digest; equal hashes end the exchange after a few bytes.
+ * digest: how far the sender knows each origin. `reply`: send yours back if I have less than you of anything.
+ */
+export type GossipFrame =
+  | { type: 'batches'; proofs: readonly Uint8Array[]; batches: readonly SignedBatch[] }
+  | { type: 'summary'; hash: string }
+  | { type: 'digest'; versions: ReadonlyMap<NodeId, Version>; reply: boolean }
+
+const BATCHES = 1
+const SUMMARY = 2
+const DIGEST = 3
+
+export function encodeGossipFrame(frame: GossipFrame): Uint8Array {
+  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hash])
+  if (frame.type === 'batches') {
+    return encodeMsgpack([BATCHES, frame.proofs, frame.batches.flatMap(batch => [batch.payload, batch.signature])])
+  }
+  const flat: unknown[] = []
+  for (const [origin, version] of frame.versions) flat.push(origin, version.incarnation, version.contiguous)
+  return encodeMsgpack([DIGEST, frame.reply, flat])
+}
+
+/** Undefined frame: a type of a later version, to be ignored. */
+export function decodeGossipFrame(
+  bytes: Uint8Array,
+): { ok: true; frame: GossipFrame | undefined } | { ok: false; reason: string } {
+  if (bytes.length > FRAME_BYTES_MAX) return no(`frame of ${bytes.length} bytes, at most ${FRAME_BYTES_MAX}`)
+  const decoded = decodeMsgpack(bytes)
+  if (!decoded.ok) return no(decoded.reason)
+  if (!Array.isArray(decoded.value)) return no('a frame is an array')
+  const [type, first, second]: unknown[] = decoded.value
+  if (typeof type !== 'number') return no('a frame begins with its type')
+  if (type === BATCHES) return decodeBatches(first, second)
+  if (type === SUMMARY) {
+    return typeof first === 'string' && first.length <= 64 ? yes({ type: 'summary', hash: first }) : no('bad summary')
+  }
+  if (type === DIGEST) return decodeDigest(first, second)
+  return { ok: true, frame: undefined }
+}
+
+type Decoded = ReturnType<typeof decodeGossipFrame>
+
+function decodeBatches(proofs: unknown, flat: unknown): Decoded {
+  if (!Array.isArray(proofs) || !proofs.every(proof => isBytes(proof, PROOF_BYTES_MAX))) return no('bad proofs')
+  if (!Array.isArray(flat) || flat.length % 2 !== 0 || !flat.every(part => isBytes(part, BATCH_BYTES_MAX))) {
+    return no('batches are pairs of bytes')
+  }
+  const batches: SignedBatch[] = []
+  for (let i = 0; i < flat.length; i += 2) {
+    batches.push({ payload: flat[i] as Uint8Array, signature: flat[i + 1] as Uint8Array })
+  }
+  return yes({ type: 'batches', proofs: proofs as Uint8Array[], batches })
+}
+
+function decodeDigest(reply: unknown, flat: unknown): Decoded {
+  if (!Array.isArray(flat) || flat.length % 3 !== 0) return no('a digest is triples')
+  if (flat.length / 3 > DIGEST_ORIGINS_MAX) return no(`digest of ${flat.length / 3} origins`)
+  const versions = new Map<NodeId, Version>()
+  for (let i = 0; i < flat.length; i += 3) {
+    const [origin, incarnation, contiguous]: unknown[] = flat.slice(i, i + 3)
+    if (typeof origin !== 'string' || !isCount(incarnation) || !isCount(contiguous)) return no('bad digest entry')
+    versions.set(origin, { incarnation, contiguous })
+  }
+  return yes({ type: 'digest', versions, reply: reply === true })
+}
+
+function isBytes(value: unknown, max: number): value is Uint8Array {
+  return value instanceof Uint8Array && value.length <= max
+}
+
+function yes(frame: GossipFrame): Decoded {
+  return { ok: true, frame }
+}
+
+function no(reason: string): Decoded {
+  return { ok: false, reason }
+}
