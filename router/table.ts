@@ -61,7 +61,7 @@ export class Table {
       owners?.delete(origin)
       if (owners?.size === 0) this.owners.delete(kind.name)
     } else {
-      member.services.set(kind.name, { info, sinceMs: member.services.get(kind.name)?.sinceMs ?? nowMs })
+      member.services.set(kind.name, { info, sinceMs: nowMs })
       getOrCreate(this.owners, kind.name, () => new Set<NodeId>()).add(origin)
     }
     this.cache.delete(kind.name)

@@ -1,0 +1,301 @@
+import { X509Certificate } from 'node:crypto'
+import { join } from 'node:path'
+import type { Call, CallOpen } from '../proxy/call.ts'
+import { Egress } from '../proxy/egress.ts'
+import { HealthChecks } from '../proxy/health.ts'
+import { INGRESS_DEFAULTS, Ingress } from '../proxy/ingress.ts'
+import { InstancePool } from '../proxy/instance-pool.ts'
+import { Instances } from '../proxy/instances.ts'
+import { createLocalCall } from '../proxy/local-call.ts'
+import { Catalog } from '../registry/catalog.ts'
+import { FileRegistry } from '../registry/file-registry.ts'
+import { HttpRegistry } from '../registry/http-registry.ts'
+import type { Log } from '../router/log.ts'
+import type { Candidate, NodeId, NodeInfo } from '../router/model.ts'
+import type { RouterEvent } from '../router/router.ts'
+import { CallPlane } from '../tunnel/call-plane.ts'
+import { verifyNodeCertificate } from '../tunnel/certificate.ts'
+import type { Identity } from '../tunnel/identity.ts'
+import { JOIN_ALPN, JoinLimit, serveJoin } from '../tunnel/join.ts'
+import { Libp2pOverlay } from '../tunnel/libp2p-overlay.ts'
+import { signAs, verifySignature } from '../tunnel/signature.ts'
+import { decodeHostPort, formatAdminAddress, formatHostPort, type HostPort } from './address.ts'
+import { callAddresses, dialableHosts, overlayAddresses } from './addresses.ts'
+import { AdminServer } from './admin.ts'
+import type { ListenView, StatusView } from './admin-api.ts'
+import type { Config } from './config.ts'
+import { KnownNodes } from './known-nodes.ts'
+import { RouterHost } from './router-host.ts'
+import { flatmeshVersion } from './version.ts'
+import { Views } from './views.ts'
+
+/** How long a stopping node still takes calls after it has said so: the time for word to reach everyone, p99 1 s at 50 nodes. */
+const LAME_MS = 1000
+
+/**
+ * One daemon: who is built from whom, and in what order they start and stop.
+ *
+ * registries → catalog → instances → router → overlay: what this region offers, told to the mesh.
+ * application → ingress → router (where) → call plane or egress (how) → instance: one call.
+ */
+export class Daemon {
+  private readonly config: Config
+  private readonly identity: Identity
+  private readonly log: Log
+  private readonly nowMs = (): number => performance.now()
+  private state: StatusView['state'] = 'starting'
+  private listen: ListenView = { overlay: '', calls: '', http: '', admin: '' }
+  private self: NodeInfo
+
+  private readonly knownNodes: KnownNodes
+  private readonly httpRegistry: HttpRegistry | undefined
+  private readonly catalog: Catalog
+  private readonly instances: Instances
+  private readonly health: HealthChecks
+  private readonly pool: InstancePool
+  private readonly egress: Egress
+  private readonly host: RouterHost
+  private readonly overlay: Libp2pOverlay
+  private readonly callPlane: CallPlane
+  private readonly ingress: Ingress
+  private readonly admin: AdminServer
+
+  constructor(config: Config, identity: Identity, log: Log) {
+    const { nowMs } = this
+    const me = { id: identity.nodeId, name: identity.name }
+    this.config = config
+    this.identity = identity
+    this.log = log
+    this.self = {
+      ...{ name: identity.name, region: identity.region, version: flatmeshVersion() },
+      ...{ overlay: [], calls: [], state: 'up' },
+    }
+
+    this.knownNodes = new KnownNodes({ log }, { path: join(config.dataDir, 'known-nodes.json') })
+    const sources = config.registries.map(registry =>
+      registry.type === 'file'
+        ? new FileRegistry({ log }, { path: registry.path })
+        : new HttpRegistry(
+            { log, clock: wallClock },
+            { path: this.dataFile('registrations.json'), ttlMs: registry.ttlMs },
+          ),
+    )
+    this.httpRegistry = sources.find(source => source instanceof HttpRegistry)
+    this.catalog = new Catalog({ sources, log })
+
+    this.instances = new Instances({ onChange: service => this.host.step({ type: 'local', service }) })
+    this.health = new HealthChecks({ instances: this.instances, log, nowMs })
+    this.pool = new InstancePool({ nowMs })
+    this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool })
+
+    this.host = new RouterHost({
+      log,
+      nowMs,
+      router: {
+        self: identity.nodeId,
+        // Wall-clock milliseconds grow over restarts; ten random bits keep two lives in one millisecond apart.
+        incarnation: Date.now() * 1024 + Math.floor(Math.random() * 1024),
+        proof: new X509Certificate(identity.certificatePem).raw,
+        verifyProof: proof => this.verifyProof(proof),
+        sign: signAs(identity.key),
+        verify: verifySignature,
+        random: Math.random,
+      },
+      send: (to, bytes) => this.overlay.send(to, bytes),
+      onNode: (node, info) => this.onNode(node, info),
+    })
+    const step = (event: RouterEvent): void => this.host.step(event)
+    this.overlay = new Libp2pOverlay(
+      {
+        identity,
+        log,
+        random: Math.random,
+        handler: {
+          onLinkUp: (to, rttMs) => this.onLinkUp(to, rttMs),
+          onLinkDown: (to, reason) => this.onLinkDown(to, reason),
+          onRtt: (to, rttMs, lossRatio) => step({ type: 'rtt', to, rttMs, lossRatio }),
+          onFrame: (from, bytes) => step({ type: 'frame', from, bytes }),
+        },
+      },
+      { ...config.listen.overlay, join: config.join, advertise: config.advertise },
+    )
+    const joinDeps = {
+      ...{ dataDir: config.dataDir, identity, log, limit: new JoinLimit(), clock: Date.now },
+      nameTaken: (name: string, node: NodeId) => this.nameTaken(name, node),
+      members: () => this.members(),
+    }
+    this.callPlane = new CallPlane(
+      {
+        ...{ identity, log },
+        accept: (call, open) => this.egress.accept(call, open),
+        isMember: () => true,
+        onExtraProtocol: socket => void serveJoin(joinDeps, socket),
+      },
+      { listen: config.listen.calls, extraAlpn: [JOIN_ALPN] },
+    )
+
+    const { table } = this.host.router
+    this.ingress = new Ingress(
+      {
+        ...{ self: me, log, nowMs },
+        candidates: service => table.candidates(service),
+        knows: service => table.knows(service),
+        open: (target, open) => this.open(target, open),
+      },
+      { ...config.listen.http, ...INGRESS_DEFAULTS, ...config.proxy },
+    )
+    const views = new Views({
+      ...{ identity, nowMs, version: this.self.version, router: this.host.router },
+      ...{ overlay: this.overlay, callPlane: this.callPlane, catalog: this.catalog, http: this.httpRegistry },
+      state: () => this.state,
+      listen: () => this.listen,
+      advertise: () => this.advertise(),
+      calls: () => ({ ...this.ingress.counters, inFlight: this.ingress.inFlight + this.egress.inFlight }),
+    })
+    this.admin = new AdminServer({ backend: views, log }, { address: config.listen.admin })
+  }
+
+  /** Opens the ports, begins to look for the mesh, and then takes calls. Resolves with the real addresses. */
+  async start(): Promise<ListenView> {
+    const { listen, advertise } = this.config
+    this.knownNodes.load()
+    const calls = { host: listen.calls.host, port: (await this.callPlane.start()).port }
+    for (const [node, known] of this.knownNodes.nodes) this.reach(node, known)
+    const [overlayAt = ''] = await this.overlay.start()
+    const overlay = { host: listen.overlay.host, port: Number(/\/tcp\/(\d+)/.exec(overlayAt)?.[1]) }
+    this.self = {
+      ...this.self,
+      overlay: overlayAddresses(overlay, advertise),
+      calls: callAddresses(calls, advertise),
+    }
+    this.host.step({ type: 'self', info: this.self })
+    await this.catalog.start(services => this.instances.replace(services))
+    this.pool.start()
+    this.health.start()
+    const http = { host: listen.http.host, port: await this.ingress.start() }
+    const admin = await this.admin.start()
+    this.listen = {
+      overlay: formatHostPort(overlay),
+      calls: formatHostPort(calls),
+      http: formatHostPort(http),
+      admin: formatAdminAddress(admin),
+    }
+    this.state = 'up'
+    return this.listen
+  }
+
+  /** Takes no new work, finishes what is in flight, at most for `proxy.drainMs`, and closes everything. */
+  async drain(): Promise<void> {
+    this.state = 'draining'
+    this.self = { ...this.self, state: 'draining' }
+    this.host.step({ type: 'self', info: this.self })
+    // Calls that were on their way before the word arrived are still answered.
+    if (this.overlay.links().length > 0) await wait(LAME_MS)
+    const drained = Promise.all([this.ingress.drain(), this.callPlane.drain()])
+    const inTime = await Promise.race([drained.then(() => true), wait(this.config.proxy.drainMs).then(() => false)])
+    if (!inTime)
+      this.log.warn({ calls: this.egress.inFlight + this.ingress.inFlight }, 'calls were cut off at the drain limit')
+    await this.stop()
+  }
+
+  /** Closes everything at once; safe at any stage of starting. */
+  async stop(): Promise<void> {
+    this.health.stop()
+    await Promise.allSettled([this.ingress.stop(), this.admin.stop(), this.catalog.stop()])
+    await Promise.allSettled([this.callPlane.stop(), this.overlay.stop()])
+    this.pool.stop()
+    this.host.stop()
+    this.knownNodes.stop()
+  }
+
+  // Between the parts ------------------------------------------------------------------------------------------------
+
+  private open(target: Candidate, open: CallOpen): Call | undefined {
+    if (target.node !== this.identity.nodeId) return this.callPlane.open(target.node, open)
+    const [mine, theirs] = createLocalCall()
+    this.egress.accept(theirs, open)
+    return mine
+  }
+
+  private onLinkUp(to: NodeId, rttMs: number): void {
+    this.log.info({ link: this.nameOf(to), rttMs: Math.round(rttMs * 10) / 10 }, 'an overlay link is up')
+    this.host.step({ type: 'link-up', to, rttMs })
+    this.callPlane.nudge(to)
+  }
+
+  private onLinkDown(to: NodeId, reason: string): void {
+    this.log.info({ link: this.nameOf(to), reason }, 'an overlay link is down')
+    this.host.step({ type: 'link-down', to })
+  }
+
+  private onNode(node: NodeId, info: NodeInfo | undefined): void {
+    if (node === this.identity.nodeId) return
+    if (info === undefined) {
+      this.knownNodes.delete(node)
+      this.overlay.forget(node)
+      this.callPlane.unwant(node)
+      return
+    }
+    const known = { name: info.name, overlay: info.overlay, calls: info.calls }
+    this.knownNodes.set(node, known)
+    this.reach(node, known)
+  }
+
+  /** Keeps links to a node, at the addresses it advertises or at those the operator gave for it. */
+  private reach(node: NodeId, known: { name: string; overlay: readonly string[]; calls: readonly string[] }): void {
+    const given = this.config.dial.get(known.name)
+    this.overlay.learn(node, given?.overlay ?? known.overlay, given?.overlay !== undefined)
+    this.callPlane.want(node, given?.calls ?? known.calls)
+  }
+
+  private verifyProof(proof: Uint8Array): NodeId | undefined {
+    const verdict = verifyNodeCertificate(proof, this.identity.rootPem, Date.now())
+    return verdict.ok ? verdict.nodeId : undefined
+  }
+
+  private nameTaken(name: string, node: NodeId): string | undefined {
+    const { table } = this.host.router
+    for (const id of table.nodeIds()) {
+      const info = table.nodeInfo(id)
+      if (id !== node && info?.name === name && table.path(id) !== undefined) return `node ${id} in ${info.region}`
+    }
+    return undefined
+  }
+
+  /** Where a new node can find the mesh: this node, and a few others in case it goes away. */
+  private members(): string[] {
+    const { table } = this.host.router
+    const others = [...table.nodeIds()].filter(id => id !== this.identity.nodeId && table.path(id) !== undefined)
+    const reachable = [this.identity.nodeId, ...others].slice(0, 8)
+    return reachable.flatMap(id =>
+      (table.nodeInfo(id)?.overlay ?? []).slice(0, 2).map(address => `${address}/p2p/${id}`),
+    )
+  }
+
+  private advertise(): string[] {
+    const at: HostPort | undefined = decodeHostPort(this.listen.overlay)
+    return at === undefined ? [] : dialableHosts(at.host, this.config.advertise)
+  }
+
+  private nameOf(node: NodeId): string {
+    return this.host.router.table.nodeInfo(node)?.name ?? node
+  }
+
+  private dataFile(name: string): string {
+    return join(this.config.dataDir, name)
+  }
+}
+
+const wallClock = {
+  nowMs: (): number => Date.now(),
+  setTimer(ms: number, run: () => void): () => void {
+    const timer = setTimeout(run, ms)
+    return () => clearTimeout(timer)
+  },
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise(resolve => {
+    setTimeout(resolve, ms).unref()
+  })
+}

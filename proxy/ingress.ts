@@ -1,0 +1,116 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { MeshError } from '../router/errors.ts'
+import type { Log } from '../router/log.ts'
+import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
+import type { Call, CallOpen } from './call.ts'
+import { IngressConnection } from './ingress-connection.ts'
+
+/** What the ingress needs of the rest: where a service is answered, and a call to there. */
+export interface IngressDeps {
+  readonly self: { readonly id: NodeId; readonly name: string }
+  readonly log: Log
+  /** Nodes that can take the call now, best first; see Table.candidates. */
+  candidates(service: ServiceName): readonly Candidate[]
+  /** Whether anyone was ever known to serve it: an unknown service is 404, a known one without a place is 503. */
+  knows(service: ServiceName): boolean
+  /** Undefined: there is no way to that node at this moment; nothing was sent. */
+  open(target: Candidate, open: CallOpen): Call | undefined
+  nowMs(): number
+}
+
+export interface IngressOptions {
+  readonly host: string
+  readonly port: number
+  /** How long an answer may take to begin, unless the request says otherwise; counted from the last byte of the request. */
+  readonly timeoutMs: number
+  /** How much of a request's body is kept so that it can be sent to another place. */
+  readonly retryBodyBytes: number
+  /** A client that sends no byte of a head it began, or of a body it owes, for so long is too slow. 60 s: nginx's. */
+  readonly clientTimeoutMs: number
+  /** A connection without a request is closed after this. 75 s: nginx's keepalive_timeout; longer than most clients'. */
+  readonly idleTimeoutMs: number
+}
+
+export const INGRESS_DEFAULTS = { clientTimeoutMs: 60_000, idleTimeoutMs: 75_000 }
+
+/** How often time-outs are looked at: a coarse clock costs nothing per call. */
+const TICK_MS = 100
+
+export interface IngressCounters {
+  total: number
+  failed: number
+  retries: number
+}
+
+/** Where calls enter the mesh: HTTP/1.1 from the applications of this datacenter. */
+export class Ingress {
+  private readonly deps: IngressDeps
+  private readonly options: IngressOptions
+  private readonly connections = new Set<IngressConnection>()
+  private readonly server: Server
+  private timer: NodeJS.Timeout | undefined
+  readonly counters: IngressCounters = { total: 0, failed: 0, retries: 0 }
+  private whenIdle: (() => void) | undefined
+
+  constructor(deps: IngressDeps, options: IngressOptions) {
+    this.deps = deps
+    this.options = options
+    this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => this.onConnection(socket))
+  }
+
+  /** The port it listens on. Rejects with MeshError `port-in-use`. */
+  async start(): Promise<number> {
+    const { host, port } = this.options
+    await new Promise<void>((resolve, reject) => {
+      this.server.once('error', error =>
+        reject(
+          new MeshError(
+            'port-in-use',
+            `listen.http: cannot listen on ${host}:${port} (${error.message}); stop what holds it or choose another port`,
+            { cause: error },
+          ),
+        ),
+      )
+      this.server.listen({ host, port }, resolve)
+    })
+    this.server.on('error', error => this.deps.log.error({ reason: error.message }, 'the HTTP ingress has a problem'))
+    this.timer = setInterval(() => {
+      const nowMs = this.deps.nowMs()
+      for (const connection of this.connections) connection.tick(nowMs)
+    }, TICK_MS)
+    const address = this.server.address()
+    return typeof address === 'object' && address !== null ? address.port : port
+  }
+
+  get inFlight(): number {
+    let count = 0
+    for (const connection of this.connections) if (connection.isBusy) count++
+    return count
+  }
+
+  /** Takes no new connection, finishes every request that has begun, and closes. */
+  async drain(): Promise<void> {
+    this.server.close()
+    for (const connection of this.connections) connection.drain()
+    if (this.connections.size === 0) return
+    await new Promise<void>(resolve => {
+      this.whenIdle = resolve
+    })
+  }
+
+  /** Ends everything at once. */
+  async stop(): Promise<void> {
+    clearInterval(this.timer)
+    for (const connection of this.connections) connection.destroy()
+    if (this.server.listening) await new Promise(resolve => this.server.close(resolve))
+  }
+
+  private onConnection(socket: Socket): void {
+    const connection = new IngressConnection(this.deps, this.options, this.counters, socket, () => {
+      this.connections.delete(connection)
+      if (this.connections.size === 0) this.whenIdle?.()
+    })
+    this.connections.add(connection)
+    connection.start()
+  }
+}

@@ -1,0 +1,93 @@
+import { createServer } from 'node:net'
+import { describe, expect, test, vi } from 'vitest'
+import { silentLog } from '../router/log.ts'
+import type { Identity } from './identity.ts'
+import { Libp2pOverlay } from './libp2p-overlay.ts'
+import type { OverlayHandler } from './overlay.ts'
+import { overlayContract } from './overlay-contract.ts'
+import { createTestMesh } from './test-identities.ts'
+
+const deaf: OverlayHandler = { onLinkUp() {}, onLinkDown() {}, onRtt() {}, onFrame() {} }
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return typeof address === 'object' && address !== null ? address.port : 0
+}
+
+function overlay(identity: Identity, port: number, handler: OverlayHandler = deaf, join: string[] = []): Libp2pOverlay {
+  const deps = { identity, log: silentLog, handler, random: Math.random }
+  return new Libp2pOverlay(deps, { host: '127.0.0.1', port, join, advertise: [] })
+}
+
+describe('the overlay over libp2p', () => {
+  overlayContract(async () => {
+    const mesh = await createTestMesh()
+    const members = await Promise.all([mesh.identity('a'), mesh.identity('b'), mesh.identity('c')])
+    const ports = await Promise.all([freePort(), freePort(), freePort()])
+    return {
+      ids: [members[0].nodeId, members[1].nodeId, members[2].nodeId],
+      make: (index, handler) => overlay(members[index], ports[index] ?? 0, handler),
+      addresses: index => [`/ip4/127.0.0.1/tcp/${ports[index]}`],
+      close: async () => {},
+    }
+  })
+
+  test('one address of any member is enough: the node behind it is proven and linked', async () => {
+    const mesh = await createTestMesh()
+    const b = overlay(await mesh.identity('b'), 0)
+    const [address = ''] = await b.start()
+    const up: string[] = []
+    const a = overlay(await mesh.identity('a'), 0, { ...deaf, onLinkUp: node => up.push(node) }, [address])
+    await a.start()
+    await vi.waitFor(() => expect(up).toHaveLength(1), { timeout: 10_000 })
+    await Promise.all([a.stop(), b.stop()])
+  })
+
+  test('a stranger gets no link, whatever root it brings', async () => {
+    const [home, abroad] = [await createTestMesh(), await createTestMesh('abroad')]
+    const linked = vi.fn()
+    const member = overlay(await home.identity('a'), 0, { ...deaf, onLinkUp: linked })
+    const [address = ''] = await member.start()
+    const stranger = overlay(await abroad.identity('x'), 0, { ...deaf, onLinkUp: linked }, [address])
+    const friend = overlay(await home.identity('b'), 0, deaf, [address])
+    await stranger.start()
+    await friend.start()
+    // The friend came later and is in: so the stranger had its chance.
+    await vi.waitFor(() => expect(linked).toHaveBeenCalledTimes(1), { timeout: 10_000 })
+    expect(stranger.links()).toEqual([])
+    await Promise.all([member.stop(), stranger.stop(), friend.stop()])
+  })
+
+  test('a port that is taken is an error in one line, not a daemon that hears nobody', async () => {
+    const mesh = await createTestMesh()
+    const first = overlay(await mesh.identity('a'), 0)
+    const [address = ''] = await first.start()
+    const port = Number(address.split('/').at(-1))
+    const second = overlay(await mesh.identity('b'), port)
+    await expect(second.start()).rejects.toMatchObject({ code: 'port-in-use' })
+    await Promise.all([first.stop(), second.stop()])
+  })
+
+  test('a node that comes back on another port is found through the others', async () => {
+    const mesh = await createTestMesh()
+    const [alice, bob, carol] = await Promise.all([mesh.identity('a'), mesh.identity('b'), mesh.identity('c')])
+    const up: string[] = []
+    const a = overlay(alice, 0, { ...deaf, onLinkUp: node => up.push(node) })
+    const [aliceAt = ''] = await a.start()
+    const b = overlay(bob, 0, deaf, [aliceAt])
+    const [bobAt = ''] = await b.start()
+    const gone = overlay(carol, 0, deaf, [aliceAt])
+    const [carolWas = ''] = await gone.start()
+    a.learn(carol.nodeId, [carolWas])
+    await vi.waitFor(() => expect(up.filter(node => node === carol.nodeId)).toHaveLength(1), { timeout: 10_000 })
+    await gone.stop()
+    // It comes back elsewhere and knows only b; a has nothing but the old address and the DHT.
+    const back = overlay(carol, 0, deaf, [bobAt])
+    await back.start()
+    await vi.waitFor(() => expect(up.filter(node => node === carol.nodeId)).toHaveLength(2), { timeout: 15_000 })
+    await Promise.all([a.stop(), b.stop(), back.stop()])
+  })
+})

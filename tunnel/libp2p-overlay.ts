@@ -1,0 +1,380 @@
+import { X509Certificate } from 'node:crypto'
+import { privateKeyFromRaw } from '@libp2p/crypto/keys'
+import { identify } from '@libp2p/identify'
+import type { Connection, Libp2p, Stream } from '@libp2p/interface'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
+import { MeshError } from '../router/errors.ts'
+import type { Log } from '../router/log.ts'
+import type { NodeId } from '../router/model.ts'
+import { rootFingerprint, verifyNodeCertificate } from './certificate.ts'
+import { GossipStream } from './gossip-stream.ts'
+import type { Identity } from './identity.ts'
+import { memberNoise } from './member-noise.ts'
+import type { Overlay, OverlayHandler, OverlayLink } from './overlay.ts'
+import { Redial } from './redial.ts'
+
+const GOSSIP_PROTOCOL = '/flatmesh/gossip/1'
+const KAD_PROTOCOL = '/flatmesh/kad/1'
+const PREFIX = 'flatmesh'
+const DIAL_TIMEOUT_MS = 5000
+/** Failed rounds before the DHT is asked where the node went. */
+const DHT_AFTER_FAILURES = 3
+/** Two nodes that dial each other at once get two connections; one goes after this, when both ends have seen both. */
+const DUPLICATE_GRACE_MS = 2000
+const ADDRESSES_MAX = 16
+
+export interface Libp2pOverlayDeps {
+  readonly identity: Identity
+  readonly log: Log
+  readonly handler: OverlayHandler
+  random(): number
+}
+
+export interface Libp2pOverlayOptions {
+  readonly host: string
+  readonly port: number
+  /** Multiaddrs of members to begin with, with or without `/p2p/…`. */
+  readonly join: readonly string[]
+  /** Hosts that others should dial in place of the ones listened on. */
+  readonly advertise: readonly string[]
+}
+
+interface Target {
+  /** undefined: an address from the configuration whose node is not known yet. */
+  node: NodeId | undefined
+  addresses: string[]
+  pinned: boolean
+  readonly redial: Redial
+  timer: NodeJS.Timeout | undefined
+}
+
+interface OpenStream {
+  readonly gossip: GossipStream
+  readonly connection: Connection
+}
+
+interface Link {
+  readonly streams: Set<OpenStream>
+  isUp: boolean
+  sinceMs: number
+}
+
+/**
+ * The overlay over libp2p: TCP, noise with proof of membership, yamux; kad-dht under a private name to find where a
+ * node has moved to; identity that persists; gossip on one long-lived stream per connection.
+ *
+ * libp2p itself never decides whom to dial: the gater lets only addresses pass that this class has chosen.
+ * reference: libp2p's own redialler gives up after 31 s and its peer store forgets addresses of live peers after an hour.
+ */
+export class Libp2pOverlay implements Overlay {
+  private readonly deps: Libp2pOverlayDeps
+  private readonly options: Libp2pOverlayOptions
+  private readonly targets = new Map<string, Target>()
+  /** Addresses of the dials under way: the only ones libp2p may dial. */
+  private readonly chosen = new Set<string>()
+  private readonly proven = new Set<NodeId>()
+  private readonly linksByNode = new Map<NodeId, Link>()
+  private libp2p: Libp2p | undefined
+  private isStopping = false
+  private strangers = 0
+
+  constructor(deps: Libp2pOverlayDeps, options: Libp2pOverlayOptions) {
+    this.deps = deps
+    this.options = options
+  }
+
+  async start(): Promise<string[]> {
+    const { host, port, join } = this.options
+    try {
+      this.libp2p = await this.createNode()
+      await this.libp2p.handle(GOSSIP_PROTOCOL, (stream, connection) => this.onStream(stream, connection), {
+        maxInboundStreams: 1,
+        maxOutboundStreams: 1,
+      })
+      this.libp2p.addEventListener('connection:open', event => this.onConnection(event.detail))
+      await this.libp2p.start()
+    } catch (error) {
+      throw listenError(error, host, port)
+    }
+    for (const address of join) this.target(address, undefined).addresses = [address]
+    for (const target of this.targets.values()) this.plan(target, 0)
+    return this.libp2p.getMultiaddrs().map(address => withoutPeer(address.toString()))
+  }
+
+  async stop(): Promise<void> {
+    this.isStopping = true
+    for (const target of this.targets.values()) clearTimeout(target.timer)
+    for (const link of this.linksByNode.values()) for (const { gossip } of [...link.streams]) gossip.close('stopping')
+    await this.libp2p?.stop()
+  }
+
+  send(node: NodeId, bytes: Uint8Array): void {
+    this.preferred(node)?.gossip.send(bytes)
+  }
+
+  learn(node: NodeId, addresses: readonly string[], pinned = false): void {
+    if (node === this.deps.identity.nodeId) return
+    const target = this.target(node, node)
+    if (target.pinned && !pinned) return
+    const fresh = addresses.slice(0, ADDRESSES_MAX).map(withoutPeer).filter(isMultiaddr)
+    if (fresh.length === 0 || fresh.join() === target.addresses.join()) return
+    target.addresses = fresh
+    target.pinned = pinned
+    target.redial.onSuccess()
+    this.plan(target, 0)
+  }
+
+  forget(node: NodeId): void {
+    clearTimeout(this.targets.get(node)?.timer)
+    this.targets.delete(node)
+  }
+
+  links(): OverlayLink[] {
+    const links: OverlayLink[] = []
+    for (const [node, link] of this.linksByNode) {
+      const stream = this.preferred(node)
+      if (!link.isUp || stream === undefined) continue
+      links.push({
+        node,
+        rttMs: stream.gossip.heartbeat.rttMs ?? 0,
+        lossRatio: stream.gossip.heartbeat.lossRatio,
+        address: withoutPeer(stream.connection.remoteAddr.toString()),
+        dialled: stream.connection.direction === 'outbound',
+        sinceMs: link.sinceMs,
+      })
+    }
+    return links
+  }
+
+  private createNode(): Promise<Libp2p> {
+    const { identity } = this.deps
+    const { host, port, advertise } = this.options
+    const certificate = new X509Certificate(identity.certificatePem).raw
+    return createLibp2p({
+      start: false,
+      privateKey: privateKeyFromRaw(rawPrivateKey(identity)),
+      nodeInfo: { name: PREFIX, version: '1' },
+      addresses: {
+        listen: [hostMultiaddr(host, port)],
+        // The port is known only after listening; with port 0 the advertised hosts travel in the record alone.
+        announce: port === 0 ? [] : advertise.map(name => hostMultiaddr(name, port)),
+      },
+      transports: [tcp()],
+      connectionEncrypters: [
+        memberNoise({
+          certificate,
+          meshFingerprint: rootFingerprint(identity.rootPem),
+          verify: der => verifyNodeCertificate(der, identity.rootPem, Date.now()),
+          onMember: node => this.proven.add(node),
+          onStranger: reason => this.onStranger(reason),
+        }),
+      ],
+      // Windows well below the 4 MiB at which libp2p resets a stream whose reader is late.
+      streamMuxers: [yamux({ streamOptions: { maxStreamWindowSize: 1 << 20 } })],
+      connectionGater: {
+        denyDialMultiaddr: address => !this.chosen.has(withoutPeer(address.toString())),
+        denyInboundEncryptedConnection: peer => !this.proven.has(peer.toString()),
+        denyOutboundEncryptedConnection: peer => !this.proven.has(peer.toString()),
+      },
+      peerStore: { maxAddressAge: Number.POSITIVE_INFINITY, maxPeerAge: Number.POSITIVE_INFINITY },
+      // Nodes of one datacenter may share an address (NAT), so limits per address must leave room for a restart of all.
+      connectionManager: {
+        maxConnections: 2000,
+        inboundConnectionThreshold: 50,
+        maxIncomingPendingConnections: 200,
+        reconnectRetries: 0,
+      },
+      connectionMonitor: { enabled: false },
+      services: {
+        identify: identify({ protocolPrefix: PREFIX }),
+        ping: ping({ protocolPrefix: PREFIX }),
+        dht: kadDHT({ protocol: KAD_PROTOCOL, clientMode: false, peerInfoMapper: passthroughMapper }),
+      },
+    })
+  }
+
+  // Dialling ------------------------------------------------------------------------------------------------------
+
+  private target(key: string, node: NodeId | undefined): Target {
+    const known = this.targets.get(key)
+    if (known !== undefined) return known
+    const target: Target = { node, addresses: [], pinned: false, redial: new Redial(), timer: undefined }
+    this.targets.set(key, target)
+    return target
+  }
+
+  private plan(target: Target, delayMs: number): void {
+    clearTimeout(target.timer)
+    if (this.isStopping || this.libp2p === undefined) return
+    target.timer = setTimeout(() => {
+      this.dial(target).catch((error: unknown) => {
+        this.deps.log.error({ reason: String(error) }, 'a dial failed in an unexpected way')
+      })
+    }, delayMs)
+  }
+
+  private hasStream(node: NodeId | undefined): boolean {
+    return node !== undefined && (this.linksByNode.get(node)?.streams.size ?? 0) > 0
+  }
+
+  private async dial(target: Target): Promise<void> {
+    const { libp2p } = this
+    if (libp2p === undefined || this.isStopping || this.hasStream(target.node)) return
+    if (target.redial.failures >= DHT_AFTER_FAILURES && !target.pinned) await this.askDht(libp2p, target)
+    const plain = target.addresses.map(withoutPeer)
+    for (const address of plain) this.chosen.add(address)
+    try {
+      const addresses = target.addresses.map(address => dialable(address, target.node))
+      const connection = await libp2p.dial(addresses, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      target.redial.onSuccess()
+      target.node ??= connection.remotePeer.toString()
+    } catch (error) {
+      if (this.isStopping) return
+      const delayMs = target.redial.onFailure(this.deps.random())
+      const reason = error instanceof Error ? error.message : String(error)
+      this.deps.log.debug({ link: target.node ?? target.addresses.join(), reason, delayMs }, 'dial failed')
+      // A configured address that turns out to be this node itself is a mistake without consequence.
+      if (!reason.includes('dial self')) this.plan(target, delayMs)
+    } finally {
+      for (const address of plain) this.chosen.delete(address)
+    }
+  }
+
+  /** The node does not answer where it used to be: members near it in the DHT may know better. */
+  private async askDht(libp2p: Libp2p, target: Target): Promise<void> {
+    if (target.node === undefined || this.links().length === 0) return
+    try {
+      const signal = AbortSignal.timeout(DIAL_TIMEOUT_MS)
+      const { multiaddrs } = await libp2p.peerRouting.findPeer(peerIdFromString(target.node), { signal })
+      const found = multiaddrs.map(address => withoutPeer(address.toString()))
+      target.addresses = [...new Set([...target.addresses, ...found])].slice(-ADDRESSES_MAX)
+    } catch (error) {
+      this.deps.log.debug({ link: target.node, reason: String(error) }, 'the DHT does not know this node')
+    }
+  }
+
+  // Links ---------------------------------------------------------------------------------------------------------
+
+  private onStranger(reason: string): void {
+    this.strangers++
+    if ((this.strangers & (this.strangers - 1)) === 0) {
+      this.deps.log.warn({ reason, code: 'not-a-member', count: this.strangers }, 'turned a stranger away')
+    }
+  }
+
+  private onConnection(connection: Connection): void {
+    if (connection.direction !== 'outbound' || this.isStopping) return
+    connection
+      .newStream(GOSSIP_PROTOCOL, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      .then(stream => this.onStream(stream, connection))
+      .catch((error: unknown) => {
+        const reason = error instanceof Error ? error.message : String(error)
+        connection.abort(new Error(`no gossip stream: ${reason}`))
+        this.onLost(connection.remotePeer.toString())
+      })
+  }
+
+  private onStream(stream: Stream, connection: Connection): void {
+    const node = connection.remotePeer.toString()
+    const link = this.linksByNode.get(node) ?? { streams: new Set(), isUp: false, sinceMs: 0 }
+    this.linksByNode.set(node, link)
+    const gossip: GossipStream = new GossipStream(
+      stream,
+      {
+        onRtt: () => this.onRtt(node, link, gossip),
+        onFrame: bytes => {
+          if (link.isUp) this.deps.handler.onFrame(node, bytes)
+        },
+        onClose: reason => this.onClose(node, link, open, reason),
+      },
+      () => performance.now(),
+    )
+    const open = { gossip, connection }
+    link.streams.add(open)
+    gossip.start()
+    if (link.streams.size > 1) setTimeout(() => this.closeDuplicates(node), DUPLICATE_GRACE_MS).unref()
+  }
+
+  private onRtt(node: NodeId, link: Link, gossip: GossipStream): void {
+    const { rttMs = 0, lossRatio } = gossip.heartbeat
+    if (!link.isUp) {
+      link.isUp = true
+      link.sinceMs = Date.now()
+      this.deps.handler.onLinkUp(node, rttMs)
+    } else if (this.preferred(node)?.gossip === gossip) this.deps.handler.onRtt(node, rttMs, lossRatio)
+  }
+
+  private onClose(node: NodeId, link: Link, open: OpenStream, reason: string): void {
+    if (!link.streams.delete(open)) return
+    open.connection.abort(new Error(reason))
+    if (link.streams.size > 0) return
+    this.linksByNode.delete(node)
+    if (link.isUp) this.deps.handler.onLinkDown(node, reason)
+    this.onLost(node)
+  }
+
+  private onLost(node: NodeId): void {
+    if (this.isStopping || this.hasStream(node)) return
+    for (const target of this.targets.values()) {
+      // The first retry comes soon, but not from all sides in the same millisecond.
+      if (target.node === node) this.plan(target, target.redial.onFailure(this.deps.random()))
+    }
+  }
+
+  /** Both ends keep the connection that was dialled by the smaller node id; of several such, the newest. */
+  private preferred(node: NodeId): OpenStream | undefined {
+    const streams = [...(this.linksByNode.get(node)?.streams ?? [])]
+    const direction = this.deps.identity.nodeId < node ? 'outbound' : 'inbound'
+    return streams.findLast(({ connection }) => connection.direction === direction) ?? streams.at(-1)
+  }
+
+  private closeDuplicates(node: NodeId): void {
+    const keep = this.preferred(node)
+    for (const open of [...(this.linksByNode.get(node)?.streams ?? [])]) {
+      if (open !== keep) open.gossip.close('a second connection to the same node')
+    }
+  }
+}
+
+function rawPrivateKey(identity: Identity): Uint8Array {
+  const { d = '', x = '' } = identity.key.export({ format: 'jwk' })
+  return Buffer.concat([Buffer.from(d, 'base64url'), Buffer.from(x, 'base64url')])
+}
+
+function dialable(address: string, node: NodeId | undefined): Multiaddr {
+  return multiaddr(node === undefined ? address : `${withoutPeer(address)}/p2p/${node}`)
+}
+
+/** The multiaddr of a TCP port of a host name or address. */
+export function hostMultiaddr(host: string, port: number): string {
+  if (/^[0-9.]+$/.test(host)) return `/ip4/${host}/tcp/${port}`
+  return host.includes(':') ? `/ip6/${host}/tcp/${port}` : `/dns/${host}/tcp/${port}`
+}
+
+function withoutPeer(address: string): string {
+  return address.replace(/\/p2p\/[^/]+$/, '')
+}
+
+function isMultiaddr(address: string): boolean {
+  try {
+    return multiaddr(address).toString().length > 0
+  } catch {
+    return false
+  }
+}
+
+function listenError(error: unknown, host: string, port: number): Error {
+  const text = `${String(error)} ${error instanceof Error ? String(error.cause ?? '') : ''}`
+  if (!/EADDRINUSE|EACCES|EADDRNOTAVAIL|listen/i.test(text)) return error instanceof Error ? error : new Error(text)
+  return new MeshError(
+    'port-in-use',
+    `listen.overlay: cannot listen on ${host}:${port} (${text.trim()}); stop what holds it or choose another port`,
+    { cause: error },
+  )
+}

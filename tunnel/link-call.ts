@@ -1,0 +1,122 @@
+import type { Call, CallHandler, CallOpen, CallReset } from '../proxy/call.ts'
+import { FRAME, NO_BYTES } from './frame.ts'
+
+/** Bytes a call may hold back, beyond what its window and the carrier took, before `write` answers false. */
+const QUEUE_HIGH_BYTES = 128 * 1024
+/** `onDrain` comes when the queue has fallen below this: a quarter, so that writer and sender do not take turns per chunk. */
+export const QUEUE_LOW_BYTES = 32 * 1024
+/** What a queued chunk costs besides its bytes, so that a writer of single bytes meets the limit too. */
+export const QUEUE_ITEM_BYTES = 64
+
+/** A frame of a call that has not left yet. */
+export interface QueueItem {
+  readonly type: number
+  readonly payload: Buffer
+  /** Bytes of a DATA payload that have left already. */
+  sent: number
+}
+
+/** What one end of a call asks of the link it runs on. */
+export interface CallOwner {
+  /** Sends now or queues. The call is neither over nor ended. */
+  sendFrame(call: LinkCall, type: number, payload: Buffer): void
+  resetByOwner(call: LinkCall, reset: CallReset): void
+  onResume(call: LinkCall): void
+}
+
+/** Stands where no handler was set yet; what arrives meanwhile is kept until the turn of the event loop ends. */
+export const NO_HANDLER: CallHandler = {
+  onHead() {},
+  onData() {},
+  onTrailers() {},
+  onEnd() {},
+  onDrain() {},
+  onReset() {},
+}
+
+/** One end of one call on a link. The link reads and writes its fields; everyone else sees it as a `Call`. */
+export class LinkCall implements Call {
+  handler: CallHandler = NO_HANDLER
+  /** 0: opened here, and its OPEN has not left. */
+  id: number
+  readonly opening: CallOpen | undefined
+  readonly #owner: CallOwner
+
+  // sending
+  sendWindowBytes = 0
+  readonly queue: QueueItem[] = []
+  queuedBytes = 0
+  /** `write` answered false and `onDrain` is owed. */
+  owesDrain = false
+  /** In the link's ring of calls that have something to send. */
+  inRing = false
+  nextInRing: LinkCall | undefined
+  ended = false
+  endSent = false
+
+  // receiving
+  receiveWindowBytes: number
+  /** Bytes delivered whose credit has not been given back. */
+  uncreditedBytes = 0
+  /** The part of them that counts against what the link lets stopped readers hold. */
+  heldBytes = 0
+  paused = false
+  peerEnded = false
+  headsReceived = 0
+  dataReceived = false
+  trailersReceived = false
+
+  /** Events that wait for a handler. */
+  backlog: ((handler: CallHandler) => void)[] | undefined
+  /** The link has forgotten it; every method is a no-op. */
+  over = false
+  /** The handler is to hear nothing more. */
+  deaf = false
+
+  constructor(owner: CallOwner, id: number, opening: CallOpen | undefined, receiveWindowBytes: number) {
+    this.#owner = owner
+    this.id = id
+    this.opening = opening
+    this.receiveWindowBytes = receiveWindowBytes
+  }
+
+  sendHead(head: Buffer): void {
+    if (this.over || this.ended) return
+    this.#owner.sendFrame(this, FRAME.HEAD, head)
+  }
+
+  write(chunk: Buffer): boolean {
+    if (this.over || this.ended) return true
+    if (chunk.length > 0) this.#owner.sendFrame(this, FRAME.DATA, chunk)
+    if (this.queuedBytes < QUEUE_HIGH_BYTES) return true
+    this.owesDrain = true
+    return false
+  }
+
+  sendTrailers(trailers: Buffer): void {
+    if (this.over || this.ended || trailers.length === 0) return
+    this.#owner.sendFrame(this, FRAME.TRAILERS, trailers)
+  }
+
+  end(): void {
+    if (this.over || this.ended) return
+    this.ended = true
+    this.#owner.sendFrame(this, FRAME.END, NO_BYTES)
+  }
+
+  reset(reset: CallReset): void {
+    this.deaf = true
+    this.backlog = undefined
+    if (!this.over) this.#owner.resetByOwner(this, reset)
+  }
+
+  pause(): void {
+    this.paused = true
+  }
+
+  resume(): void {
+    if (!this.paused) return
+    this.paused = false
+    if (!this.over) this.#owner.onResume(this)
+  }
+}

@@ -1,0 +1,111 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import type { NodeId } from '../router/model.ts'
+import type { Overlay, OverlayHandler } from './overlay.ts'
+
+/** What one node of the contract saw, in order, such as `up b`, `frame b hello`, `down b`. */
+export interface Recorder extends OverlayHandler {
+  readonly seen: string[]
+}
+
+/** How a kind of overlay is built for the contract. */
+export interface OverlayWorld {
+  readonly ids: readonly [NodeId, NodeId, NodeId]
+  make(index: 0 | 1 | 2, handler: OverlayHandler): Overlay
+  /** Multiaddrs by which a started node can be learned. */
+  addresses(index: 0 | 1 | 2): readonly string[]
+  close(): Promise<void>
+}
+
+const WAIT = { timeout: 15_000, interval: 20 }
+
+/** The promises of Overlay that do not depend on what carries it. */
+export function overlayContract(makeWorld: () => Promise<OverlayWorld>): void {
+  let world: OverlayWorld
+  let overlays: Overlay[]
+  let recorders: Recorder[]
+
+  beforeEach(async () => {
+    world = await makeWorld()
+    recorders = [0, 1, 2].map(() => recorder(world))
+    overlays = ([0, 1, 2] as const).map(index => world.make(index, recorders[index] as Recorder))
+  })
+  afterEach(async () => {
+    await Promise.all(overlays.map(overlay => overlay.stop()))
+    await world.close()
+  })
+
+  const learn = (from: 0 | 1 | 2, to: 0 | 1 | 2): void =>
+    (overlays[from] as Overlay).learn(world.ids[to], world.addresses(to))
+  const seen = (index: number): string[] => (recorders[index] as Recorder).seen
+
+  test('a link comes up at both ends when one of them learned of the other', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    await vi.waitFor(() => {
+      expect(seen(0)).toContain('up 1')
+      expect(seen(1)).toContain('up 0')
+    }, WAIT)
+    expect(overlays[0]?.links().map(link => link.node)).toEqual([world.ids[1]])
+  })
+
+  test('frames arrive whole, in order and at the right node, both ways', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    learn(0, 2)
+    await vi.waitFor(() => expect(overlays[0]?.links()).toHaveLength(2), WAIT)
+    await vi.waitFor(() => expect(seen(1)).toContain('up 0'), WAIT)
+    const big = new Uint8Array(200_000).fill(7)
+    for (let i = 0; i < 50; i++) overlays[0]?.send(world.ids[1], new TextEncoder().encode(`n${i}`))
+    overlays[0]?.send(world.ids[1], big)
+    overlays[1]?.send(world.ids[0], new TextEncoder().encode('back'))
+    const frames = (index: number): string[] => seen(index).filter(line => line.startsWith('frame'))
+    await vi.waitFor(() => expect(frames(1)).toHaveLength(51), WAIT)
+    expect(frames(1).slice(0, 50)).toEqual(Array.from({ length: 50 }, (_, i) => `frame 0 n${i}`))
+    expect(frames(1)[50]).toBe('frame 0 200000 bytes')
+    await vi.waitFor(() => expect(frames(0)).toEqual(['frame 1 back']), WAIT)
+    expect(frames(2)).toEqual([])
+  })
+
+  test('sending to a node without a link is lost in silence', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    overlays[0]?.send(world.ids[1], new Uint8Array([1]))
+    overlays[0]?.send('nobody', new Uint8Array([1]))
+    expect(overlays[0]?.links()).toEqual([])
+  })
+
+  test('both dial at once and one link comes of it; it goes down once when the other end stops', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    learn(1, 0)
+    await vi.waitFor(() => {
+      expect(seen(0)).toContain('up 1')
+      expect(seen(1)).toContain('up 0')
+    }, WAIT)
+    await overlays[1]?.stop()
+    await vi.waitFor(() => expect(seen(0)).toContain('down 1'), WAIT)
+    expect(seen(0).filter(line => /^(up|down)/.test(line))).toEqual(['up 1', 'down 1'])
+  })
+
+  test('a node learned before it exists is linked as soon as it does', async () => {
+    await overlays[0]?.start()
+    learn(0, 1)
+    await overlays[1]?.start()
+    learn(1, 0)
+    await vi.waitFor(() => expect(seen(0)).toContain('up 1'), WAIT)
+  })
+}
+
+function recorder(world: OverlayWorld): Recorder {
+  const seen: string[] = []
+  const name = (node: NodeId): number => world.ids.indexOf(node)
+  return {
+    seen,
+    onLinkUp: node => seen.push(`up ${name(node)}`),
+    onLinkDown: node => seen.push(`down ${name(node)}`),
+    onRtt() {},
+    onFrame: (node, bytes) => {
+      const text = bytes.length > 100 ? `${bytes.length} bytes` : new TextDecoder().decode(bytes)
+      seen.push(`frame ${name(node)} ${text}`)
+    },
+  }
+}

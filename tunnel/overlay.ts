@@ -1,0 +1,41 @@
+import type { NodeId } from '../router/model.ts'
+
+/** What the owner of an overlay is told. Up and down alternate for each node; frames and round trips come only between them. */
+export interface OverlayHandler {
+  onLinkUp(node: NodeId, rttMs: number): void
+  onLinkDown(node: NodeId, reason: string): void
+  onRtt(node: NodeId, rttMs: number, lossRatio: number): void
+  onFrame(node: NodeId, bytes: Uint8Array): void
+}
+
+export interface OverlayLink {
+  readonly node: NodeId
+  readonly rttMs: number
+  readonly lossRatio: number
+  readonly address: string
+  /** True if this end dialled. */
+  readonly dialled: boolean
+  /** Since when, Unix milliseconds. */
+  readonly sinceMs: number
+}
+
+/**
+ * Links to other members, for control: found, proven, kept and redialled for ever without being asked.
+ *
+ * One contract suite (overlay-contract.ts) runs over every implementation.
+ */
+export interface Overlay {
+  /** Begins to listen and to dial. Resolves with the multiaddrs it listens on. Rejects with MeshError `port-in-use`. */
+  start(): Promise<string[]>
+  stop(): Promise<void>
+  /** Best effort: queued, or dropped. Never throws, also not for a node without a link. */
+  send(node: NodeId, bytes: Uint8Array): void
+  /**
+   * This node exists and is said to be at these multiaddrs: keep a link to it. Replaces what was learned before.
+   * `pinned`: these addresses and no others.
+   */
+  learn(node: NodeId, addresses: readonly string[], pinned?: boolean): void
+  /** Stop dialling it. A link that is up stays. */
+  forget(node: NodeId): void
+  links(): OverlayLink[]
+}

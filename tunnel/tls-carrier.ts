@@ -1,0 +1,61 @@
+import type { TLSSocket } from 'node:tls'
+import type { Carrier, CarrierHandler } from './carrier.ts'
+
+/** How long `close` waits for a peer that does not read. Guess: a last frame needs one round trip, not two seconds. */
+const CLOSE_WAIT_MS = 2_000
+
+/** A mutual TLS 1.3 socket whose handshake is over and whose peer was checked. */
+export class TlsCarrier implements Carrier {
+  readonly kind = 'tls'
+  readonly address: string
+  readonly #socket: TLSSocket
+
+  constructor(socket: TLSSocket) {
+    this.#socket = socket
+    this.address = formatAddress(socket.remoteAddress ?? '?', socket.remotePort ?? 0)
+  }
+
+  start(handler: CarrierHandler): void {
+    const socket = this.#socket
+    let reason = 'the other end closed the connection'
+    socket.setNoDelay(true)
+    socket.on('data', (chunk: Buffer) => handler.onBytes(chunk))
+    socket.on('drain', () => handler.onDrain())
+    socket.on('error', error => {
+      reason = error.message
+    })
+    // A link is both directions or nothing: half of one cannot answer a call.
+    socket.on('end', () => socket.destroy())
+    if (socket.closed) setImmediate(() => handler.onClose(reason))
+    else socket.on('close', () => handler.onClose(reason))
+  }
+
+  write(parts: readonly Buffer[]): boolean {
+    const socket = this.#socket
+    if (socket.destroyed || socket.writableEnded) return true
+    const [only, second] = parts
+    if (second === undefined) return only === undefined || socket.write(only)
+    socket.cork()
+    let goOn = true
+    for (const part of parts) goOn = socket.write(part)
+    socket.uncork()
+    return goOn
+  }
+
+  close(): void {
+    const socket = this.#socket
+    if (socket.destroyed) return
+    const timer = setTimeout(() => socket.destroy(), CLOSE_WAIT_MS)
+    socket.once('close', () => clearTimeout(timer))
+    socket.destroySoon()
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+}
+
+/** `host:port`, with brackets around an IPv6 host. */
+export function formatAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
