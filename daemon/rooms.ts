@@ -55,8 +55,7 @@ export interface Rooms {
  */
 export const rooms: Rooms = {
   async runDaemon(config, io) {
-    const path = './run-daemon.ts'
-    const { runDaemon }: { runDaemon: RunDaemon } = await import(path)
+    const { runDaemon } = await import('./run-daemon.ts')
     return runDaemon(config, io)
   },
   async createMesh(dataDir, member) {

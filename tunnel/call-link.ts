@@ -28,6 +28,7 @@ import {
   WINDOW_BYTES_MAX,
 } from './frame.ts'
 import type { FrameBatch } from './frame-batch.ts'
+import { HEARTBEAT_MS, SILENCE_MS } from './heartbeat.ts'
 import { LinkCall, NO_HANDLER } from './link-call.ts'
 import { LinkHeartbeat } from './link-heartbeat.ts'
 import { LinkOutbox } from './link-outbox.ts'
@@ -64,8 +65,8 @@ export const CALL_LINK_DEFAULTS: CallLinkOptions = {
   heldBytesMax: 256 * 1024 * 1024,
   inboundCallsMax: 10_000,
   helloTimeoutMs: 5_000,
-  pingPeriodMs: 1_000,
-  silenceMs: 3_000,
+  pingPeriodMs: HEARTBEAT_MS,
+  silenceMs: SILENCE_MS,
   recycleFromId: 0xf0000000,
 }
 
@@ -314,7 +315,7 @@ export class CallLink {
 
   #onBytes(chunk: Buffer): void {
     if (this.#state === 'closed') return
-    this.#heartbeat.heard = true
+    this.#heartbeat.onHeard()
     const fault = this.#decoder.push(chunk)
     if (fault !== undefined) this.#violation(fault)
   }

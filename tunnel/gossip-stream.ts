@@ -1,5 +1,5 @@
 import type { Stream } from '@libp2p/interface'
-import { HEARTBEAT_MS, Heartbeat } from './heartbeat.ts'
+import { Heartbeat, SILENCE_MS, TICK_MS } from './heartbeat.ts'
 
 /** One message, at most: a gossip frame and its type byte. */
 const MESSAGE_BYTES_MAX = 256 * 1024 + 1
@@ -26,7 +26,7 @@ export interface GossipStreamHandler {
  * buffer without bound or hang after a half-close.
  */
 export class GossipStream {
-  readonly heartbeat: Heartbeat
+  readonly heartbeat = new Heartbeat()
   dropped = 0
   private readonly stream: Stream
   private readonly handler: GossipStreamHandler
@@ -43,7 +43,6 @@ export class GossipStream {
     this.stream = stream
     this.handler = handler
     this.nowMs = nowMs
-    this.heartbeat = new Heartbeat(nowMs())
   }
 
   start(): void {
@@ -57,7 +56,7 @@ export class GossipStream {
     })
     this.stream.addEventListener('remoteCloseWrite', () => this.close('the other end finished'))
     this.stream.addEventListener('close', event => this.close(event.error?.message ?? 'closed'))
-    this.timer = setInterval(() => this.beat(), HEARTBEAT_MS)
+    this.timer = setInterval(() => this.beat(), TICK_MS)
     if (this.stream.status !== 'open') this.close(`the stream was ${this.stream.status} at once`)
     else this.beat()
   }
@@ -79,8 +78,8 @@ export class GossipStream {
 
   private beat(): void {
     const verdict = this.heartbeat.tick(this.nowMs())
-    if (verdict.dead) this.close(`silent for ${Math.round(verdict.silentMs)} ms`)
-    else this.enqueue(PING, number(verdict.ping))
+    if (verdict === 'dead') this.close(`silent for ${SILENCE_MS} ms`)
+    else if (verdict !== 'none') this.enqueue(PING, number(verdict))
   }
 
   private enqueue(type: number, bytes: Uint8Array): void {
@@ -118,7 +117,7 @@ export class GossipStream {
   }
 
   private onBytes(bytes: Uint8Array): void {
-    this.heartbeat.onHeard(this.nowMs())
+    this.heartbeat.heard = true
     let data: Buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     if (this.rest.length > 0) data = Buffer.concat([this.rest, data])
     let at = 0
