@@ -12,13 +12,17 @@ import {
   toMultiaddr,
 } from './address.ts'
 
-test.each(['127.0.0.1:80', '[::1]:0', '[2001:db8::1]:65535', 'db.internal:5432', 'my_host:1', 'a.example.com.:1'])(
-  '%s is an address and comes back as it was',
-  text => {
-    const address = decodeHostPort(text)
-    expect(address && formatHostPort(address)).toBe(text)
-  },
-)
+test.each([
+  '127.0.0.1:80',
+  '[::1]:0',
+  '[2001:db8::1]:65535',
+  'db.internal:5432',
+  'my_host:1',
+  'a.example.com.:1',
+])('%s is an address and comes back as it was', text => {
+  const address = decodeHostPort(text)
+  expect(address && formatHostPort(address)).toBe(text)
+})
 
 test.each([
   '',

@@ -201,13 +201,10 @@ test.each([
   ['LOCALHOST:99', 200],
   ['127.0.0.1:1', 200],
   ['[::1]:1', 200],
-])(
-  'a request for the host %s gets %d: a name that a page’s owner points here is not answered',
-  async (host, status) => {
-    await using admin = await startAdmin()
-    expect((await ask(admin.address, '/v1/status', { headers: { host } })).status).toBe(status)
-  },
-)
+])('a request for the host %s gets %d: a name that a page’s owner points here is not answered', async (host, status) => {
+  await using admin = await startAdmin()
+  expect((await ask(admin.address, '/v1/status', { headers: { host } })).status).toBe(status)
+})
 
 test('a request without Host, or with two, is not answered', async () => {
   await using admin = await startAdmin()
@@ -218,18 +215,20 @@ test('a request without Host, or with two, is not answered', async () => {
   expect(await askRaw(admin.address, absolute)).toMatch(/^HTTP\/1\.1 404 /)
 })
 
-test.each(['http://evil.example', 'http://localhost:4790', 'null', ''])(
-  'a web page of origin %j can neither read nor register',
-  async origin => {
-    const register = vi.fn(() => REGISTERED)
-    await using admin = await startAdmin(fakeBackend({ register }))
-    const body = '{"service":"orders","address":"a:1"}'
-    const answer = await ask(admin.address, '/v1/registry', { method: 'POST', headers: { origin }, body })
-    expect([answer.status, codeOf(answer)]).toEqual([403, 'forbidden'])
-    expect((await ask(admin.address, '/v1/status', { headers: { origin } })).status).toBe(403)
-    expect(register).not.toHaveBeenCalled()
-  },
-)
+test.each([
+  'http://evil.example',
+  'http://localhost:4790',
+  'null',
+  '',
+])('a web page of origin %j can neither read nor register', async origin => {
+  const register = vi.fn(() => REGISTERED)
+  await using admin = await startAdmin(fakeBackend({ register }))
+  const body = '{"service":"orders","address":"a:1"}'
+  const answer = await ask(admin.address, '/v1/registry', { method: 'POST', headers: { origin }, body })
+  expect([answer.status, codeOf(answer)]).toEqual([403, 'forbidden'])
+  expect((await ask(admin.address, '/v1/status', { headers: { origin } })).status).toBe(403)
+  expect(register).not.toHaveBeenCalled()
+})
 
 test('a body past 64 KiB is refused, with and without a length that says so', async () => {
   const register = vi.fn(() => REGISTERED)

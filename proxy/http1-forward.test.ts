@@ -134,14 +134,11 @@ describe('a forwarded answer head', () => {
     [CHUNKED, 10, true, 'close', false, 'Connection: close\r\n'],
     [OPEN, 11, true, 'chunked', true, 'Transfer-Encoding: chunked\r\n'],
     [OPEN, 10, true, 'close', false, 'Connection: close\r\n'],
-  ] as const)(
-    'of %j to an HTTP/%d reader (keep-alive %s) ends by %s',
-    (text, version, wanted, body, keepAlive, lines) => {
-      const answer = answered(text, { version, keepAlive: wanted })
-      expect(answer.framing).toEqual({ body, keepAlive })
-      expect(answer.text).toBe(`HTTP/1.1 200 OK\r\n${lines}\r\n`)
-    },
-  )
+  ] as const)('of %j to an HTTP/%d reader (keep-alive %s) ends by %s', (text, version, wanted, body, keepAlive, lines) => {
+    const answer = answered(text, { version, keepAlive: wanted })
+    expect(answer.framing).toEqual({ body, keepAlive })
+    expect(answer.text).toBe(`HTTP/1.1 200 OK\r\n${lines}\r\n`)
+  })
 
   it.each([
     ['HEAD', FIXED, 'HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n'],

@@ -170,25 +170,25 @@ test('an unreadable file, and one that is absurdly large, are errors and not abs
   expect(errorOf(() => loadIdentity(dataDir, nowMs)).message).toMatch(/100000 bytes/)
 })
 
-test.each(['node.key', 'root.key'])(
-  'a %s that every user can read stops the daemon; one its group can read is warned of',
-  name => {
-    createMesh(dataDir, { ...names, nowMs })
-    const warnings: LogFields[] = []
-    const log = { ...silentLog, warn: (fields: LogFields) => void warnings.push(fields) }
-    loadIdentity(dataDir, nowMs, log)
-    expect(warnings).toEqual([])
-    chmodSync(join(dataDir, name), 0o640)
-    loadIdentity(dataDir, nowMs, log)
-    expect(warnings).toMatchObject([
-      { code: 'data-dir', reason: expect.stringContaining(`chmod 600 ${join(dataDir, name)}`) },
-    ])
-    chmodSync(join(dataDir, name), 0o604)
-    const error = errorOf(() => loadIdentity(dataDir, nowMs, log))
-    expect(error.code).toBe('data-dir')
-    expect(error.message).toMatch(/every user .* chmod 600/)
-  },
-)
+test.each([
+  'node.key',
+  'root.key',
+])('a %s that every user can read stops the daemon; one its group can read is warned of', name => {
+  createMesh(dataDir, { ...names, nowMs })
+  const warnings: LogFields[] = []
+  const log = { ...silentLog, warn: (fields: LogFields) => void warnings.push(fields) }
+  loadIdentity(dataDir, nowMs, log)
+  expect(warnings).toEqual([])
+  chmodSync(join(dataDir, name), 0o640)
+  loadIdentity(dataDir, nowMs, log)
+  expect(warnings).toMatchObject([
+    { code: 'data-dir', reason: expect.stringContaining(`chmod 600 ${join(dataDir, name)}`) },
+  ])
+  chmodSync(join(dataDir, name), 0o604)
+  const error = errorOf(() => loadIdentity(dataDir, nowMs, log))
+  expect(error.code).toBe('data-dir')
+  expect(error.message).toMatch(/every user .* chmod 600/)
+})
 
 test('two nodes of one mesh can speak TLS 1.3 with each other, and the root travels in the chain', async () => {
   // A node that bears its mesh's name is the hard case for chain building: issuer and subject look the same.

@@ -1,0 +1,67 @@
+import type { NodeId } from './model.ts'
+
+export interface LinkChoiceOptions {
+  /** Up to this many nodes, everyone links to everyone: 64 nodes are 63 heartbeats a second, and every call is one hop. */
+  readonly fullMeshMax: number
+  /** Links to the nearest nodes: short paths. */
+  readonly nearest: number
+  /** Links to random others: few hops to everywhere, and no split when a region goes. ln(1000) is 7: together with `nearest` a random graph of a thousand is connected with room to spare. */
+  readonly random: number
+  /** Links to nodes this one calls often. */
+  readonly called: number
+}
+
+export const LINK_CHOICE_DEFAULTS: LinkChoiceOptions = { fullMeshMax: 64, nearest: 6, random: 6, called: 8 }
+
+export interface LinkPeer {
+  readonly node: NodeId
+  /** Round trip, measured or along the best path known; undefined: not known. */
+  readonly rttMs: number | undefined
+  /** Calls this node sent there lately. */
+  readonly calls: number
+}
+
+/**
+ * Which nodes this one keeps a link to. Links that others chose come on top: about twice as many in all.
+ *
+ * The random ones are those with the least hash of both names: the same choice every time, so that links do not come
+ * and go with every newcomer, and no source of chance is needed. A link that was chosen before stays among the nearest
+ * until another is nearer by a quarter, so that noise does not tear links down.
+ */
+export function chooseLinks(
+  self: NodeId,
+  peers: readonly LinkPeer[],
+  previous: ReadonlySet<NodeId>,
+  options: LinkChoiceOptions = LINK_CHOICE_DEFAULTS,
+): Set<NodeId> {
+  const others = peers.filter(peer => peer.node !== self)
+  if (others.length < options.fullMeshMax) return new Set(others.map(peer => peer.node))
+  const chosen = new Set<NodeId>()
+  const distance = ({ node, rttMs }: LinkPeer): number =>
+    (rttMs ?? Number.POSITIVE_INFINITY) * (previous.has(node) ? 0.75 : 1)
+  take(chosen, others, options.nearest, distance)
+  take(chosen, others, options.random, ({ node }) => pairHash(self, node))
+  take(
+    chosen,
+    others.filter(peer => peer.calls > 0),
+    options.called,
+    ({ calls }) => -calls,
+  )
+  return chosen
+}
+
+function take(chosen: Set<NodeId>, peers: readonly LinkPeer[], count: number, rank: (peer: LinkPeer) => number): void {
+  const ranked = peers.map(peer => ({ node: peer.node, rank: rank(peer) })).filter(({ rank }) => Number.isFinite(rank))
+  ranked.sort((a, b) => a.rank - b.rank || (a.node < b.node ? -1 : 1))
+  for (const { node } of ranked.slice(0, count)) chosen.add(node)
+}
+
+/** FNV-1a over both names, finished as murmur3 does; 32 bits. */
+function pairHash(a: NodeId, b: NodeId): number {
+  let hash = 0x811c9dc5
+  const text = `${a} ${b}`
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}
