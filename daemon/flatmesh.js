@@ -18,7 +18,9 @@ if (refusal !== undefined) {
   process.stderr.write(`${refusal}\n`)
   process.exitCode = 1
 } else {
-  // The published package holds main.js, since Node strips no types below node_modules; a checkout holds main.ts only.
-  const built = new URL('./main.js', import.meta.url)
-  import(existsSync(built) ? built.href : new URL('./main.ts', import.meta.url).href).then(({ main }) => main(process))
+  // A checkout runs its TypeScript as it is. The published package holds what was built from it, since Node strips no
+  // types below node_modules.
+  const source = new URL('./main.ts', import.meta.url)
+  const built = new URL('../dist/daemon/main.js', import.meta.url)
+  import((existsSync(source) ? source : built).href).then(({ main }) => main(process))
 }
