@@ -143,7 +143,7 @@ class EgressCall implements CallHandler, InstanceHandler {
     this.connection = connection
     instance.inFlight++
     connection.expect(this, this.head.method, this.head.upgrade !== '')
-    connection.socket.write(this.open.head)
+    connection.out.write(this.open.head)
     const early = this.early
     this.early = []
     for (const chunk of early) this.writeBody(chunk)
@@ -187,12 +187,9 @@ class EgressCall implements CallHandler, InstanceHandler {
         this.fail('bad-request', 'more body came than Content-Length says', false)
         return
       }
-      isWritable = connection.socket.write(chunk)
+      isWritable = connection.out.write(chunk)
     } else {
-      // One write for the parts of a chunk: cork joins them.
-      connection.socket.cork()
-      for (const part of encodeChunk(chunk)) isWritable = connection.socket.write(part)
-      connection.socket.uncork()
+      for (const part of encodeChunk(chunk)) isWritable = connection.out.write(part)
     }
     if (!isWritable) this.call.pause()
   }
@@ -201,11 +198,11 @@ class EgressCall implements CallHandler, InstanceHandler {
     const { connection, trailers } = this
     if (connection === undefined) return
     if (this.hasAnswerEnded) this.finish(false)
-    else if (connection.isRaw) connection.socket.end()
+    else if (connection.isRaw) connection.out.end()
     else if (this.head.chunked) {
       const fault = trailers === undefined ? undefined : trailersFault(trailers)
       if (fault !== undefined) this.fail('bad-request', fault, false)
-      else connection.socket.write(lastChunk(trailers))
+      else connection.out.write(lastChunk(trailers))
     } else if (this.bodyLeft > 0) this.fail('bad-request', 'less body came than Content-Length says', false)
     this.finishIfBothEnded()
   }
@@ -274,7 +271,7 @@ class EgressCall implements CallHandler, InstanceHandler {
   private switchProtocols(): void {
     const rest = this.connection?.goRaw()
     if (rest !== undefined && rest.length > 0) this.onRaw(rest)
-    if (this.hasRequestEnded) this.connection?.socket.end()
+    if (this.hasRequestEnded) this.connection?.out.end()
   }
 
   // The end ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import { type Attempt, meshAnswer } from './mesh-answer.ts'
 import { mayRetry } from './retry.ts'
 import { serviceOf } from './service-name.ts'
 import { chooseTimeoutMs } from './timeout.ts'
+import { TurnWriter } from './turn-writer.ts'
 
 /** Fields that steer the mesh and end at the ingress. */
 const MESH_FIELDS = ['x-flatmesh-service', 'x-flatmesh-timeout', 'x-forwarded-for'] as const
@@ -66,6 +67,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   private readonly socket: Socket
   private readonly onGone: () => void
   private readonly reader: RequestReader
+  private readonly out: TurnWriter
   private exchange: Exchange | undefined
   private isDraining = false
   private isGone = false
@@ -86,6 +88,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     this.socket = socket
     this.onGone = onGone
     this.reader = new RequestReader(this)
+    this.out = new TurnWriter(socket)
     this.activeAtMs = deps.nowMs()
   }
 
@@ -104,7 +107,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
 
   drain(): void {
     this.isDraining = true
-    if (this.exchange === undefined && this.reader.idle) this.socket.end()
+    if (this.exchange === undefined && this.reader.idle) this.out.end()
   }
 
   destroy(): void {
@@ -130,7 +133,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   private tickIdle(nowMs: number): void {
     const quietMs = nowMs - this.activeAtMs
     if (this.reader.idle) {
-      if (quietMs >= this.options.idleTimeoutMs) this.socket.end()
+      if (quietMs >= this.options.idleTimeoutMs) this.out.end()
     } else if (quietMs >= this.options.clientTimeoutMs) {
       this.refuse('request-timeout', `no whole request head came within ${this.options.clientTimeoutMs} ms`)
     }
@@ -193,7 +196,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     }
     this.exchange = exchange
     this.attempt(exchange)
-    if (head.expectContinue && this.exchange === exchange && !exchange.answered) this.socket.write(CONTINUE)
+    if (head.expectContinue && this.exchange === exchange && !exchange.answered) this.out.write(CONTINUE)
   }
 
   onData(chunk: Buffer): void {
@@ -307,7 +310,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     const add = viaLine(this.deps.self.name)
     if (head.status < 200 && head.status !== 101) {
       if (version === 11) {
-        this.socket.write(forwardResponseHead(head, 11, chooseAnswerFraming(head, method, 11, true), { add: '' }))
+        this.out.write(forwardResponseHead(head, 11, chooseAnswerFraming(head, method, 11, true), { add: '' }))
       }
       return
     }
@@ -315,7 +318,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     exchange.replay = undefined
     const keep = keepAlive && !this.isDraining
     exchange.framing = chooseAnswerFraming(head, method, version, keep)
-    this.socket.write(forwardResponseHead(head, version, exchange.framing, { add }))
+    this.out.write(forwardResponseHead(head, version, exchange.framing, { add }))
     if (head.status === 101) this.switchProtocols(exchange)
     else if (upgrade !== '') exchange.call?.end()
   }
@@ -323,10 +326,8 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   answerData(exchange: Exchange, chunk: Buffer): void {
     let isWritable = true
     if (exchange.framing?.body === 'chunked') {
-      this.socket.cork()
-      for (const part of encodeChunk(chunk)) isWritable = this.socket.write(part)
-      this.socket.uncork()
-    } else isWritable = this.socket.write(chunk)
+      for (const part of encodeChunk(chunk)) isWritable = this.out.write(part)
+    } else isWritable = this.out.write(chunk)
     if (!isWritable) exchange.call?.pause()
   }
 
@@ -336,9 +337,9 @@ export class IngressConnection implements MessageHandler<RequestHead> {
 
   answerEnd(exchange: Exchange): void {
     exchange.answerEnded = true
-    if (exchange.switched) this.socket.end()
+    if (exchange.switched) this.out.end()
     else if (exchange.framing?.body === 'chunked') {
-      this.socket.write(lastChunk(exchange.answerTrailers))
+      this.out.write(lastChunk(exchange.answerTrailers))
     }
     this.finishIfOver(exchange)
   }
@@ -407,9 +408,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     this.counters.failed++
     const { service, attempts, head, requestEnded } = exchange
     const keepAlive = requestEnded && head.keepAlive && head.upgrade === '' && !this.isDraining
-    this.socket.write(
-      meshAnswer({ code, reason, node: this.deps.self.name, service, attempts }, head.method, keepAlive),
-    )
+    this.out.write(meshAnswer({ code, reason, node: this.deps.self.name, service, attempts }, head.method, keepAlive))
     if (keepAlive) this.nextRequest()
     else this.close()
   }
@@ -419,7 +418,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     this.counters.failed++
     if (head === undefined) this.counters.total++
     const failure = { code, reason, node: this.deps.self.name, ...(service !== undefined && { service }) }
-    this.socket.write(meshAnswer(failure, head?.method ?? '', false))
+    this.out.write(meshAnswer(failure, head?.method ?? '', false))
     this.close()
   }
 
@@ -432,7 +431,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   private close(): void {
     this.isClosing = true
     this.reader.destroy()
-    this.socket.end()
+    this.out.end()
     this.socket.resume()
     this.lingerUntilMs = this.deps.nowMs() + LINGER_MS
   }
@@ -448,7 +447,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
       this.finishIfOver(exchange)
     } else if (exchange === undefined && !this.isClosing) {
       // Half a head is worth an answer; nothing at all is a goodbye.
-      if (this.reader.idle) this.socket.end()
+      if (this.reader.idle) this.out.end()
       else this.reader.finish()
     }
     // A process that dies looks just like one that half-closes and waits. nginx and Go take it for gone, and so do we:

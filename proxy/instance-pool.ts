@@ -3,6 +3,7 @@ import { parseAddress } from './address.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import type { ResponseHead } from './http1-head.ts'
 import { ResponseReader } from './http1-reader.ts'
+import { TurnWriter } from './turn-writer.ts'
 
 /** A connection attempt within the datacenter that takes longer has failed. Linkerd and peers use 1 s locally. */
 const CONNECT_TIMEOUT_MS = 1000
@@ -35,6 +36,7 @@ export interface InstanceHandler {
 /** One HTTP/1.1 connection to an instance. */
 export class InstanceConnection {
   readonly socket: Socket
+  readonly out: TurnWriter
   handler: InstanceHandler | undefined
   reader: ResponseReader
   idleSinceMs = 0
@@ -44,6 +46,7 @@ export class InstanceConnection {
 
   constructor(socket: Socket) {
     this.socket = socket
+    this.out = new TurnWriter(socket)
     this.reader = new ResponseReader({
       onHead: head => this.handler?.onAnswerHead(head),
       onData: chunk => this.handler?.onAnswerData(chunk),
