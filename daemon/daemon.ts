@@ -46,6 +46,8 @@ export class Daemon {
   private state: StatusView['state'] = 'starting'
   private listen: ListenView = { overlay: '', calls: '', http: '', admin: '' }
   private self: NodeInfo
+  /** Names as the certificates say them: what a node says of itself must agree before it can claim somebody's addresses. */
+  private readonly provenNames = new Map<NodeId, string>()
 
   private readonly knownNodes: KnownNodes
   private readonly httpRegistry: HttpRegistry | undefined
@@ -88,22 +90,25 @@ export class Daemon {
     this.pool = new InstancePool({ nowMs })
     this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool })
 
-    this.host = new RouterHost({
-      log,
-      nowMs,
-      router: {
-        self: identity.nodeId,
-        // Wall-clock milliseconds grow over restarts; ten random bits keep two lives in one millisecond apart.
-        incarnation: Date.now() * 1024 + Math.floor(Math.random() * 1024),
-        proof: new X509Certificate(identity.certificatePem).raw,
-        verifyProof: proof => this.verifyProof(proof),
-        sign: signAs(identity.key),
-        verify: verifySignature,
-        random: Math.random,
+    const router = {
+      self: identity.nodeId,
+      // Wall-clock milliseconds grow over restarts; ten random bits keep two lives in one millisecond apart.
+      incarnation: Date.now() * 1024 + Math.floor(Math.random() * 1024),
+      proof: new X509Certificate(identity.certificatePem).raw,
+      verifyProof: (proof: Uint8Array) => this.verifyProof(proof),
+      sign: signAs(identity.key),
+      verify: verifySignature,
+      random: Math.random,
+    }
+    this.host = new RouterHost(
+      {
+        ...{ log, nowMs, router },
+        send: (to, bytes) => this.overlay.send(to, bytes),
+        onNode: (node, info) => this.onNode(node, info),
       },
-      send: (to, bytes) => this.overlay.send(to, bytes),
-      onNode: (node, info) => this.onNode(node, info),
-    })
+      // Calls are not carried over relays yet, so a place that only a relay could reach is no candidate.
+      { hopsMax: 1 },
+    )
     const step = (event: RouterEvent): void => this.host.step(event)
     this.overlay = new Libp2pOverlay(
       {
@@ -159,6 +164,8 @@ export class Daemon {
   async start(): Promise<ListenView> {
     const { listen, advertise } = this.config
     this.knownNodes.load()
+    // What is offered is known before anyone is told: the first words of a restarted node are not that it has nothing.
+    await this.catalog.start(services => this.instances.replace(services))
     const calls = { host: listen.calls.host, port: (await this.callPlane.start()).port }
     for (const [node, known] of this.knownNodes.nodes) this.reach(node, known)
     const [overlayAt = ''] = await this.overlay.start()
@@ -169,7 +176,6 @@ export class Daemon {
       calls: callAddresses(calls, advertise),
     }
     this.host.step({ type: 'self', info: this.self })
-    await this.catalog.start(services => this.instances.replace(services))
     this.pool.start()
     this.health.start()
     const http = { host: listen.http.host, port: await this.ingress.start() }
@@ -231,9 +237,13 @@ export class Daemon {
   private onNode(node: NodeId, info: NodeInfo | undefined): void {
     if (node === this.identity.nodeId) return
     if (info === undefined) {
-      this.knownNodes.delete(node)
-      this.overlay.forget(node)
+      // Its addresses stay, and the overlay goes on dialling: what was split for long must find together by itself.
       this.callPlane.unwant(node)
+      return
+    }
+    const proven = this.provenNames.get(node)
+    if (proven !== undefined && proven !== info.name) {
+      this.log.warn({ link: node, reason: `it is ${proven}, says its certificate` }, `a node calls itself ${info.name}`)
       return
     }
     const known = { name: info.name, overlay: info.overlay, calls: info.calls }
@@ -250,7 +260,9 @@ export class Daemon {
 
   private verifyProof(proof: Uint8Array): NodeId | undefined {
     const verdict = verifyNodeCertificate(proof, this.identity.rootPem, Date.now())
-    return verdict.ok ? verdict.nodeId : undefined
+    if (!verdict.ok) return undefined
+    this.provenNames.set(verdict.nodeId, verdict.name)
+    return verdict.nodeId
   }
 
   private nameTaken(name: string, node: NodeId): string | undefined {

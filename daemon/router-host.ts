@@ -1,6 +1,6 @@
 import type { Log } from '../router/log.ts'
 import type { NodeId, NodeInfo } from '../router/model.ts'
-import { Router, type RouterDeps, type RouterEffect, type RouterEvent } from '../router/router.ts'
+import { Router, type RouterDeps, type RouterEffect, type RouterEvent, type RouterOptions } from '../router/router.ts'
 
 export interface RouterHostDeps {
   readonly router: RouterDeps
@@ -17,17 +17,20 @@ export class RouterHost {
   readonly router: Router
   private readonly deps: RouterHostDeps
   private timer: NodeJS.Timeout | undefined
+  private isStopped = false
 
-  constructor(deps: RouterHostDeps) {
+  constructor(deps: RouterHostDeps, options: Partial<RouterOptions> = {}) {
     this.deps = deps
-    this.router = new Router(deps.router)
+    this.router = new Router(deps.router, options)
   }
 
   step(event: RouterEvent): void {
     for (const effect of this.router.step(event, this.deps.nowMs())) this.perform(effect)
   }
 
+  /** Events still change what the router knows; no timer is set any more, so the process can end. */
   stop(): void {
+    this.isStopped = true
     clearTimeout(this.timer)
   }
 
@@ -37,7 +40,12 @@ export class RouterHost {
         return this.deps.send(effect.to, effect.bytes)
       case 'wake-at':
         clearTimeout(this.timer)
-        this.timer = setTimeout(() => this.step({ type: 'wake' }), Math.max(0, effect.atMs - this.deps.nowMs()))
+        if (this.isStopped) return
+        // Whole milliseconds, rounded up: a timer's fraction is cut off, and too early is once more for nothing.
+        this.timer = setTimeout(
+          () => this.step({ type: 'wake' }),
+          Math.max(0, Math.ceil(effect.atMs - this.deps.nowMs())),
+        )
         return
       case 'node-changed':
         return this.deps.onNode(effect.node, effect.info)

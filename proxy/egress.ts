@@ -118,22 +118,19 @@ class EgressCall implements CallHandler, InstanceHandler {
     ) {
       tried.add(instance)
       instance.inFlight++
-      try {
-        const connection = await this.deps.pool.connect(instance.address)
-        if (this.isDone) connection.socket.destroy()
+      const connected = await this.deps.pool.connect(instance.address).catch(toError)
+      instance.inFlight--
+      if (!(connected instanceof Error)) {
+        if (this.isDone) connected.socket.destroy()
         else {
           this.call.resume()
-          this.send(instance, connection)
+          this.send(instance, connected)
         }
         return
-      } catch (error) {
-        const cause = error instanceof Error ? error.message : String(error)
-        reason = `instance ${instance.address} of ${this.open.service} at ${this.deps.self.name}: ${cause}`
-        this.deps.instances.setHealth(instance, false, cause)
-        if (this.isDone) return
-      } finally {
-        instance.inFlight--
       }
+      reason = `instance ${instance.address} of ${this.open.service} at ${this.deps.self.name}: ${connected.message}`
+      this.deps.instances.setHealth(instance, false, connected.message)
+      if (this.isDone) return
     }
     this.fail(tried.size > 0 ? 'instance-refused' : 'no-healthy-place', reason, true)
   }
@@ -309,6 +306,10 @@ class EgressCall implements CallHandler, InstanceHandler {
     if (reusable) this.deps.pool.give(instance.address, connection)
     else connection.socket.destroy()
   }
+}
+
+function toError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error))
 }
 
 const CRLF = Buffer.from('\r\n')

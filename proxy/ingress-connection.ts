@@ -74,6 +74,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   private isClosing = false
   private activeAtMs: number
   private lingerUntilMs = Number.POSITIVE_INFINITY
+  private closingLeftBytes = -1
 
   constructor(
     deps: IngressDeps,
@@ -107,7 +108,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
 
   drain(): void {
     this.isDraining = true
-    if (this.exchange === undefined && this.reader.idle) this.out.end()
+    if (this.exchange === undefined && this.reader.idle) this.close()
   }
 
   destroy(): void {
@@ -118,7 +119,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
   tick(nowMs: number): void {
     const { exchange } = this
     if (nowMs >= this.lingerUntilMs) this.socket.destroy()
-    else if (this.isClosing) return
+    else if (this.isClosing) this.tickClosing(nowMs)
     else if (exchange === undefined) this.tickIdle(nowMs)
     else if (exchange.answered) return
     else if (nowMs - exchange.waitingSinceMs >= exchange.timeoutMs && exchange.requestEnded) {
@@ -130,10 +131,19 @@ export class IngressConnection implements MessageHandler<RequestHead> {
     }
   }
 
+  /** What is left of an answer is sent as long as the client takes any of it. */
+  private tickClosing(nowMs: number): void {
+    const leftBytes = this.socket.writableLength
+    if (leftBytes !== this.closingLeftBytes) {
+      this.closingLeftBytes = leftBytes
+      this.activeAtMs = nowMs
+    } else if (nowMs - this.activeAtMs >= this.options.clientTimeoutMs) this.socket.destroy()
+  }
+
   private tickIdle(nowMs: number): void {
     const quietMs = nowMs - this.activeAtMs
     if (this.reader.idle) {
-      if (quietMs >= this.options.idleTimeoutMs) this.out.end()
+      if (quietMs >= this.options.idleTimeoutMs) this.close()
     } else if (quietMs >= this.options.clientTimeoutMs) {
       this.refuse('request-timeout', `no whole request head came within ${this.options.clientTimeoutMs} ms`)
     }
@@ -368,9 +378,9 @@ export class IngressConnection implements MessageHandler<RequestHead> {
 
   private switchProtocols(exchange: Exchange): void {
     exchange.switched = true
+    this.socket.resume()
     const rest = this.reader.takeRest()
     if (rest.length > 0) this.writeRaw(exchange, rest)
-    this.socket.resume()
   }
 
   private writeRaw(exchange: Exchange, chunk: Buffer): void {
@@ -429,11 +439,14 @@ export class IngressConnection implements MessageHandler<RequestHead> {
 
   /** Says goodbye, and lets the client read what it was told: bytes of its own still under way must not reset the connection. */
   private close(): void {
+    if (this.isClosing) return
     this.isClosing = true
     this.reader.destroy()
+    this.socket.once('finish', () => {
+      this.lingerUntilMs = this.deps.nowMs() + LINGER_MS
+    })
     this.out.end()
     this.socket.resume()
-    this.lingerUntilMs = this.deps.nowMs() + LINGER_MS
   }
 
   private ownReset(code: MeshErrorCode, reason: string): CallReset {
@@ -447,7 +460,7 @@ export class IngressConnection implements MessageHandler<RequestHead> {
       this.finishIfOver(exchange)
     } else if (exchange === undefined && !this.isClosing) {
       // Half a head is worth an answer; nothing at all is a goodbye.
-      if (this.reader.idle) this.out.end()
+      if (this.reader.idle) this.close()
       else this.reader.finish()
     }
     // A process that dies looks just like one that half-closes and waits. nginx and Go take it for gone, and so do we:

@@ -158,6 +158,8 @@ export class InstancePool {
   /** Hands a connection back after a whole answer; it is closed unless it can be used again. */
   give(address: string, connection: InstanceConnection): void {
     connection.handler = undefined
+    // Its last user may have paused it: a full client's answer was over before it could go on.
+    connection.socket.resume()
     const list = this.idle.get(address) ?? []
     this.idle.set(address, list)
     if (!connection.reader.idle || !connection.socket.writable || list.length >= IDLE_MAX) {

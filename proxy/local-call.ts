@@ -1,10 +1,16 @@
 import { CALL_WINDOW_BYTES, type Call, type CallHandler, type CallReset } from './call.ts'
 
+/** Stands where no handler was set yet. */
 const DEAF: CallHandler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
+/** Heads of one answer, interim ones included: as many as a link takes (docs/wire.md). */
+const HEADS_MAX = 256
 
 /**
  * Both ends of a call that stays on this node: ingress and egress face each other as if a link lay between them.
+ *
  * What one end sends is told to the other in a later microtask, in order; a paused end holds the sender after a window.
+ * What comes before a handler was set waits for it until the turn of the event loop ends. A handler that throws ends its
+ * own call as `internal` at both ends, and nothing else.
  */
 export function createLocalCall(): [opener: Call, acceptor: Call] {
   const a = new LocalEnd()
@@ -25,28 +31,36 @@ class LocalEnd implements Call {
   peer: LocalEnd | undefined
   private inbox: Told[] = []
   private waitingBytes = 0
+  private heads = 0
   private isPaused = false
   private isPlanned = false
+  private hasWaitedForHandler = false
   private hasSentEnd = false
   private hasToldEnd = false
   private isOver = false
+  /** This end has reset the call: it hears nothing more, not even a reset that crossed its own. */
+  private isDeaf = false
   private isSenderHeld = false
 
   sendHead(bytes: Buffer): void {
-    this.tell({ type: 'head', bytes })
+    if (this.isOver || this.hasSentEnd) return
+    if (++this.heads > HEADS_MAX) this.fail(`an answer began more than ${HEADS_MAX} times`, 'bad-answer')
+    else this.tell({ type: 'head', bytes })
   }
 
   write(bytes: Buffer): boolean {
     const peer = this.peer
     if (peer === undefined || this.isOver || this.hasSentEnd) return true
-    peer.waitingBytes += bytes.length
-    this.tell({ type: 'data', bytes })
+    if (bytes.length > 0) {
+      peer.waitingBytes += bytes.length
+      this.tell({ type: 'data', bytes })
+    }
     peer.isSenderHeld ||= peer.waitingBytes > CALL_WINDOW_BYTES
     return !peer.isSenderHeld
   }
 
   sendTrailers(bytes: Buffer): void {
-    this.tell({ type: 'trailers', bytes })
+    if (bytes.length > 0) this.tell({ type: 'trailers', bytes })
   }
 
   end(): void {
@@ -55,12 +69,12 @@ class LocalEnd implements Call {
   }
 
   reset(reset: CallReset): void {
+    this.isDeaf = true
     const peer = this.peer
     if (this.isOver || peer === undefined) return
     this.finish()
-    if (peer.isOver) return
     peer.finish()
-    queueMicrotask(() => peer.handler.onReset(reset))
+    peer.hearReset(reset)
   }
 
   pause(): void {
@@ -81,13 +95,36 @@ class LocalEnd implements Call {
   private plan(): void {
     if (this.isPlanned || this.isPaused || this.isOver || this.inbox.length === 0) return
     this.isPlanned = true
-    queueMicrotask(() => {
+    const deliver = (): void => {
       this.isPlanned = false
       this.deliver()
+    }
+    if (this.handler !== DEAF || this.hasWaitedForHandler) queueMicrotask(deliver)
+    else this.waitForHandler(deliver)
+  }
+
+  /** The owner may set its handler until the turn of the event loop ends. */
+  private waitForHandler(task: () => void): void {
+    queueMicrotask(() => {
+      if (this.handler !== DEAF) task()
+      else {
+        setImmediate(() => {
+          this.hasWaitedForHandler = true
+          task()
+        })
+      }
     })
   }
 
   private deliver(): void {
+    try {
+      this.tellHandler()
+    } catch (error) {
+      this.fail(`a handler of the call failed: ${error instanceof Error ? error.message : String(error)}`, 'internal')
+    }
+  }
+
+  private tellHandler(): void {
     while (!this.isPaused && !this.isOver) {
       const told = this.inbox.shift()
       if (told === undefined) break
@@ -109,6 +146,31 @@ class LocalEnd implements Call {
       this.finish()
       this.peer.finish()
     }
+  }
+
+  /** Ends the call at both ends, which both hear of it. */
+  private fail(reason: string, code: CallReset['code']): void {
+    const { peer } = this
+    if (this.isOver || peer === undefined) return
+    const reset: CallReset = { code, reason, node: '', unexecuted: false }
+    this.finish()
+    peer.finish()
+    this.hearReset(reset)
+    peer.hearReset(reset)
+  }
+
+  private hearReset(reset: CallReset): void {
+    const tell = (): void => {
+      if (this.isDeaf) return
+      this.isDeaf = true
+      try {
+        this.handler.onReset(reset)
+      } catch {
+        // The call is over at both ends: there is nothing left that could be told of it.
+      }
+    }
+    if (this.handler !== DEAF) queueMicrotask(tell)
+    else this.waitForHandler(tell)
   }
 
   private finish(): void {

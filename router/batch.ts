@@ -65,7 +65,11 @@ export function decodeBatch(
   if (!decoded.ok) return no(decoded.reason)
   if (!Array.isArray(decoded.value) || decoded.value.length < 6) return no('a batch is an array of six')
   const [version, origin, incarnation, seq, base, flat]: unknown[] = decoded.value
-  if (version !== BATCH_VERSION) return no(`batch version ${String(version)}, this node reads ${BATCH_VERSION}`)
+  if (version !== BATCH_VERSION) {
+    // Only numbers are shown: a map with a `toString` of the peer's making cannot be turned into text.
+    const found = typeof version === 'number' ? version : typeof version
+    return no(`batch version ${found}, this node reads ${BATCH_VERSION}`)
+  }
   if (typeof origin !== 'string' || origin.length === 0 || origin.length > ID_BYTES_MAX) return no('bad origin')
   if (!isCount(incarnation) || !isCount(seq) || !isCount(base)) return no('bad version numbers')
   if (seq < 1 || base < 1 || base > seq) return no(`base ${base} of batch ${seq}`)

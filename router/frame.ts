@@ -1,4 +1,5 @@
 import { BATCH_BYTES_MAX, isCount } from './batch.ts'
+import { isBucketCount, type Scope } from './digest-index.ts'
 import type { NodeId } from './model.ts'
 import { decodeMsgpack, encodeMsgpack } from './msgpack.ts'
 
@@ -7,7 +8,10 @@ export const FRAME_BYTES_MAX = 256 * 1024
 /** Where the sender cuts, so that heartbeats are never behind more than this. */
 export const FRAME_BYTES_TARGET = 64 * 1024
 const PROOF_BYTES_MAX = 4096
-const DIGEST_ORIGINS_MAX = 20_000
+/** Proofs in one frame. Checking one costs about 0.1 ms, so a frame of nothing else stands still for 25 ms at most. */
+export const FRAME_PROOFS_MAX = 256
+/** Origins in one digest: what fits in a frame with ids of 52 characters and both numbers at their longest (73 bytes). */
+export const DIGEST_ORIGINS_MAX = 3_500
 
 /** How far a node's knowledge of one origin reaches without a gap. */
 export interface Version {
@@ -22,26 +26,28 @@ export interface SignedBatch {
 
 /**
  * batches: entries of records, and the membership proofs of origins the receiver may not know.
- * summary: a hash of the whole digest; equal hashes end the exchange after a few bytes.
- * digest: how far the sender knows each origin. `reply`: send yours back if I have less than you of anything.
+ * summary: hashes of what the sender knows, by buckets of origins; equal ones end the exchange after a few bytes.
+ * digest: how far the sender knows each origin of some buckets (`scope`; undefined: of all). `reply`: send yours back if
+ * I have more than you of anything.
  */
 export type GossipFrame =
   | { type: 'batches'; proofs: readonly Uint8Array[]; batches: readonly SignedBatch[] }
-  | { type: 'summary'; hash: string }
-  | { type: 'digest'; versions: ReadonlyMap<NodeId, Version>; reply: boolean }
+  | { type: 'summary'; hashes: Uint8Array }
+  | { type: 'digest'; versions: ReadonlyMap<NodeId, Version>; reply: boolean; scope?: Scope | undefined }
 
 const BATCHES = 1
 const SUMMARY = 2
 const DIGEST = 3
 
 export function encodeGossipFrame(frame: GossipFrame): Uint8Array {
-  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hash])
+  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hashes])
   if (frame.type === 'batches') {
     return encodeMsgpack([BATCHES, frame.proofs, frame.batches.flatMap(batch => [batch.payload, batch.signature])])
   }
   const flat: unknown[] = []
   for (const [origin, version] of frame.versions) flat.push(origin, version.incarnation, version.contiguous)
-  return encodeMsgpack([DIGEST, frame.reply, flat])
+  if (frame.scope === undefined) return encodeMsgpack([DIGEST, frame.reply, flat])
+  return encodeMsgpack([DIGEST, frame.reply, flat, frame.scope.count, [...frame.scope.indexes]])
 }
 
 /** Undefined frame: a type of a later version, to be ignored. */
@@ -52,13 +58,16 @@ export function decodeGossipFrame(
   const decoded = decodeMsgpack(bytes)
   if (!decoded.ok) return no(decoded.reason)
   if (!Array.isArray(decoded.value)) return no('a frame is an array')
-  const [type, first, second]: unknown[] = decoded.value
+  const [type, first, second, third, fourth]: unknown[] = decoded.value
   if (typeof type !== 'number') return no('a frame begins with its type')
   if (type === BATCHES) return decodeBatches(first, second)
   if (type === SUMMARY) {
-    return typeof first === 'string' && first.length <= 64 ? yes({ type: 'summary', hash: first }) : no('bad summary')
+    const isSummary = first instanceof Uint8Array && isBucketCount(first.length / 4)
+    return isSummary
+      ? yes({ type: 'summary', hashes: first })
+      : no('a summary is 4 bytes for each of 1, 2, 4 … 1024 buckets')
   }
-  if (type === DIGEST) return decodeDigest(first, second)
+  if (type === DIGEST) return decodeDigest(first, second, third, fourth)
   return { ok: true, frame: undefined }
 }
 
@@ -66,6 +75,7 @@ type Decoded = ReturnType<typeof decodeGossipFrame>
 
 function decodeBatches(proofs: unknown, flat: unknown): Decoded {
   if (!Array.isArray(proofs) || !proofs.every(proof => isBytes(proof, PROOF_BYTES_MAX))) return no('bad proofs')
+  if (proofs.length > FRAME_PROOFS_MAX) return no(`${proofs.length} proofs, at most ${FRAME_PROOFS_MAX}`)
   if (!Array.isArray(flat) || flat.length % 2 !== 0 || !flat.every(part => isBytes(part, BATCH_BYTES_MAX))) {
     return no('batches are pairs of bytes')
   }
@@ -76,16 +86,26 @@ function decodeBatches(proofs: unknown, flat: unknown): Decoded {
   return yes({ type: 'batches', proofs: proofs as Uint8Array[], batches })
 }
 
-function decodeDigest(reply: unknown, flat: unknown): Decoded {
+function decodeDigest(reply: unknown, flat: unknown, count: unknown, indexes: unknown): Decoded {
   if (!Array.isArray(flat) || flat.length % 3 !== 0) return no('a digest is triples')
-  if (flat.length / 3 > DIGEST_ORIGINS_MAX) return no(`digest of ${flat.length / 3} origins`)
+  if (flat.length / 3 > DIGEST_ORIGINS_MAX)
+    return no(`digest of ${flat.length / 3} origins, at most ${DIGEST_ORIGINS_MAX}`)
   const versions = new Map<NodeId, Version>()
   for (let i = 0; i < flat.length; i += 3) {
     const [origin, incarnation, contiguous]: unknown[] = flat.slice(i, i + 3)
     if (typeof origin !== 'string' || !isCount(incarnation) || !isCount(contiguous)) return no('bad digest entry')
     versions.set(origin, { incarnation, contiguous })
   }
-  return yes({ type: 'digest', versions, reply: reply === true })
+  const scope = decodeScope(count, indexes)
+  return scope === 'bad' ? no('bad digest scope') : yes({ type: 'digest', versions, reply: reply === true, scope })
+}
+
+function decodeScope(count: unknown, indexes: unknown): Scope | undefined | 'bad' {
+  if (count === undefined) return undefined
+  if (typeof count !== 'number' || !isBucketCount(count) || !Array.isArray(indexes) || indexes.length > count)
+    return 'bad'
+  if (!indexes.every(index => isCount(index) && index < count)) return 'bad'
+  return { count, indexes: new Set<number>(indexes) }
 }
 
 function isBytes(value: unknown, max: number): value is Uint8Array {

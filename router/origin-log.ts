@@ -33,6 +33,7 @@ export type ApplyOutcome =
  * The rule is only "newer wins" by (incarnation, seq), so two nodes that hold the same batches hold the same entries,
  * whatever the order they came in. A batch that declares a higher `base` takes effect once the window from that base
  * to the declaring batch is whole: not earlier, or entries that stand again in a batch still under way would flicker.
+ * Bases never fall from batch to batch, so the newest batch of a run without gaps speaks for the whole run.
  */
 export class OriginLog {
   readonly origin: NodeId
@@ -41,9 +42,10 @@ export class OriginLog {
   /** Every batch from `base` to here is held. `base - 1`: none. */
   contiguous = 0
   bytes = 0
+  /** Highest number held; 0: none. */
+  newest = 0
   private readonly batches = new Map<number, StoredBatch>()
   private readonly entries = new Map<string, EntryState>()
-  private declared: { base: number; seq: number } | undefined
 
   constructor(origin: NodeId) {
     this.origin = origin
@@ -86,14 +88,14 @@ export class OriginLog {
     const { seq, base, payload, signature } = batch
     this.batches.set(seq, { seq, base, payload, signature })
     this.bytes += size
+    this.newest = Math.max(this.newest, seq)
     for (const { key, value } of batch.entries) {
       const known = this.entries.get(key)
       if (known !== undefined && known.seq > seq) continue
       if (known?.value !== undefined || value !== undefined) changed.add(key)
       this.entries.set(key, { seq, value })
     }
-    if (base > (this.declared?.base ?? 1)) this.declared = { base, seq }
-    this.advanceBase(changed)
+    this.advanceBase(seq, changed)
     while (this.batches.has(this.contiguous + 1)) this.contiguous++
     return { outcome: 'new', changed: [...changed] }
   }
@@ -106,24 +108,27 @@ export class OriginLog {
     this.base = 1
     this.contiguous = 0
     this.bytes = 0
-    this.declared = undefined
+    this.newest = 0
   }
 
-  private advanceBase(changed: Set<string>): void {
-    const declared = this.declared
-    if (declared === undefined || declared.base <= this.base) return
-    for (let seq = declared.seq; seq >= declared.base; seq--) if (!this.batches.has(seq)) return
+  /** Takes the base that the run of batches around `arrived` declares, if the run reaches down to it. */
+  private advanceBase(arrived: number, changed: Set<string>): void {
+    let newest = arrived
+    while (this.batches.has(newest + 1)) newest++
+    const base = this.batches.get(newest)?.base ?? 1
+    if (base <= this.base) return
+    for (let seq = arrived - 1; seq >= base && seq > this.contiguous; seq--) if (!this.batches.has(seq)) return
     for (const [seq, batch] of this.batches) {
-      if (seq >= declared.base) continue
+      if (seq >= base) continue
       this.batches.delete(seq)
       this.bytes -= batch.payload.length + batch.signature.length
     }
     for (const [key, entry] of this.entries) {
-      if (entry.seq >= declared.base) continue
+      if (entry.seq >= base) continue
       this.entries.delete(key)
       if (entry.value !== undefined) changed.add(key)
     }
-    this.base = declared.base
-    this.contiguous = Math.max(this.contiguous, declared.seq)
+    this.base = base
+    this.contiguous = Math.max(this.contiguous, newest)
   }
 }

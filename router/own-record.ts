@@ -10,6 +10,10 @@ import { OriginLog } from './origin-log.ts'
  */
 const DEAD_PER_LIVE = 1
 const DEAD_FREE = 64
+/** Batches the window may have before its tail is written anew whatever it holds: a quarter of what others keep of one origin. */
+const WINDOW_BATCHES_MAX = 2048
+/** What one batch may grow to by entries taken over from the tail, beside those that are new. */
+const CARRY_BYTES_MAX = BATCH_BYTES_TARGET
 
 /**
  * This node's own record: changes gather here and leave as signed batches.
@@ -35,29 +39,38 @@ export class OwnRecord {
 
   /** The value as it will stand after the next `publish`. */
   get(key: string): unknown {
-    return this.pending.has(key) ? this.pending.get(key) : this.log.get(key)
+    return this.pending.has(key) ? this.pending.get(key) : this.published(key)
   }
 
   set(key: string, value: unknown): void {
-    this.pending.set(key, value)
+    if (sameValue(this.published(key), value)) this.pending.delete(key)
+    else this.pending.set(key, value)
   }
 
   remove(key: string): void {
-    if (this.get(key) !== undefined) this.pending.set(key, undefined)
+    this.set(key, undefined)
+  }
+
+  /** What others were told of `key` under this incarnation. */
+  private published(key: string): unknown {
+    return this.log.incarnation === this.incarnation ? this.log.get(key) : undefined
   }
 
   get dirty(): boolean {
     return this.pending.size > 0
   }
 
-  /** Starts anew under a higher incarnation (someone holds a record of ours that we do not know): all is published again. */
-  reincarnate(incarnation: number): void {
+  /**
+   * Starts anew under an incarnation higher than `above` and than any used here (someone holds a record of ours that we
+   * do not know): all is published again.
+   */
+  reincarnate(above: number): void {
     const all = new Map<string, unknown>()
-    for (const key of this.log.liveKeys()) all.set(key, this.log.get(key))
+    for (const key of this.log.liveKeys()) if (this.published(key) !== undefined) all.set(key, this.log.get(key))
     for (const [key, value] of this.pending) all.set(key, value)
     this.pending.clear()
     for (const [key, value] of all) if (value !== undefined) this.pending.set(key, value)
-    this.incarnation = incarnation
+    this.incarnation = Math.max(this.incarnation, above) + 1
     this.seq = 0
     this.live = 0
     this.entriesInWindow = 0
@@ -85,7 +98,9 @@ export class OwnRecord {
   private seal(fresh: Entry[]): Batch {
     const seq = ++this.seq
     const entries = [...fresh]
-    for (const { key, value } of fresh) this.live += Number(value !== undefined) - Number(this.isLive(key))
+    for (const { key, value } of fresh) {
+      this.live += Number(value !== undefined) - Number(this.published(key) !== undefined)
+    }
     const base = this.clean(seq, entries)
     this.keysOf.set(
       seq,
@@ -97,19 +112,26 @@ export class OwnRecord {
     return { ...head, payload, signature: this.sign(signedBytes(payload)) }
   }
 
-  private isLive(key: string): boolean {
-    return this.log.incarnation === this.incarnation && this.log.get(key) !== undefined
-  }
-
-  /** Takes what still holds out of the oldest batches into `entries`, and answers the new base. */
+  /**
+   * Takes what still holds out of the oldest batches into `entries`, as much as one batch may carry, and answers the new
+   * base. The rest of a batch that was taken over in part follows with the next change: a full tail costs each change a
+   * little, never one change everything.
+   */
   private clean(seq: number, entries: Entry[]): number {
-    const fresh = new Set(entries.map(entry => entry.key))
+    const taken = new Set(entries.map(entry => entry.key))
+    let carriedBytes = 0
     for (const [oldest, keys] of this.keysOf) {
       const dead = this.entriesInWindow + entries.length - this.live
-      if (dead <= this.live * DEAD_PER_LIVE + DEAD_FREE) return oldest
+      if (dead <= this.live * DEAD_PER_LIVE + DEAD_FREE && this.keysOf.size < WINDOW_BATCHES_MAX) return oldest
       for (const key of keys) {
         const value = this.log.get(key)
-        if (this.log.seqOf(key) === oldest && value !== undefined && !fresh.has(key)) entries.push({ key, value })
+        if (this.log.seqOf(key) !== oldest || value === undefined || taken.has(key)) continue
+        const bytes = entryBytes({ key, value })
+        // One entry always goes, however large, or the tail would stand still.
+        if (carriedBytes > 0 && carriedBytes + bytes > CARRY_BYTES_MAX) return oldest
+        carriedBytes += bytes
+        taken.add(key)
+        entries.push({ key, value })
       }
       this.keysOf.delete(oldest)
       this.entriesInWindow -= keys.length
@@ -118,12 +140,21 @@ export class OwnRecord {
   }
 }
 
+/** Entry values are plain data; key order is fixed by the encoders, so their JSON is a fair comparison. */
+export function sameValue(a: unknown, b: unknown): boolean {
+  return a === b || JSON.stringify(a) === JSON.stringify(b)
+}
+
+/** Bytes of an entry in a batch, rounded up. */
+function entryBytes({ key, value }: Entry): number {
+  return key.length + 4 + (value === undefined ? 1 : encodeMsgpack(value).length)
+}
+
 function cut(entries: readonly Entry[], from: number): number {
   let bytes = 0
   let to = from
   while (to < entries.length) {
-    const entry = entries[to] as Entry
-    bytes += entry.key.length + 4 + (entry.value === undefined ? 1 : encodeMsgpack(entry.value).length)
+    bytes += entryBytes(entries[to] as Entry)
     if (to > from && bytes > BATCH_BYTES_TARGET) break
     to++
   }

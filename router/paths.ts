@@ -25,17 +25,17 @@ export function linkCostMs(link: LinkInfo): number {
 }
 
 /**
- * The cheapest path from `self` to every node that one leads to, over at most `HOPS_MAX` links.
+ * The cheapest path from `self` to every node that one leads to, over at most `hopsMax` links.
  *
  * A link counts while both its ends state it, at the dearer of the two statements. `self`'s own links count on its own
  * word: it has just heard an answer over them. Ties go to fewer hops, then to the smaller node id, so that equal
  * records give equal choices. Bellman-Ford by rounds, because the number of hops is bounded.
  * Shape: one entry per reachable node, `self` included.
  */
-export function shortestPaths(self: NodeId, links: LinkStates): Map<NodeId, Path> {
+export function shortestPaths(self: NodeId, links: LinkStates, hopsMax: number = HOPS_MAX): Map<NodeId, Path> {
   const best = new Map<NodeId, Path>([[self, { path: [], rttMs: 0, costMs: 0 }]])
   let frontier = new Map(best)
-  for (let hop = 0; hop < HOPS_MAX && frontier.size > 0; hop++) {
+  for (let hop = 0; hop < hopsMax && frontier.size > 0; hop++) {
     const next = new Map<NodeId, Path>()
     for (const [from, path] of frontier) {
       for (const [to, link] of links.get(from) ?? []) {

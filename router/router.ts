@@ -1,17 +1,21 @@
+import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
 import { type Batch, decodeBatch, signedBytes } from './batch.ts'
-import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from './entry.ts'
+import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
+import { NODE_KEY } from './entry.ts'
 import {
+  DIGEST_ORIGINS_MAX,
   decodeGossipFrame,
   encodeGossipFrame,
-  FRAME_BYTES_TARGET,
   type GossipFrame,
   type SignedBatch,
   type Version,
 } from './frame.ts'
 import type { LogFields } from './log.ts'
-import type { Candidate, LinkInfo, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
+import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
 import { OriginLog } from './origin-log.ts'
-import { OwnRecord } from './own-record.ts'
+import { packBatches } from './pack.ts'
+import { HOPS_MAX } from './paths.ts'
+import { RateLimit } from './rate-limit.ts'
 import { Table } from './table.ts'
 
 export type RouterEvent =
@@ -47,31 +51,44 @@ export interface RouterDeps {
   random(): number
 }
 
-export interface RouterOptions {
-  /** Changes that come within this time leave in one batch. 20 ms: a restart of a service is one change, and nobody waits for it. */
-  readonly batchMs: number
-  /** Mean time between digest exchanges with one random neighbour. 2 s: what a lost push costs at worst, a few bytes when nothing was lost. */
+export interface RouterOptions extends AdvertiserOptions {
+  /** Mean time between digest exchanges with one random neighbour while nothing happens: a few bytes each. */
   readonly digestMs: number
-  /** Random neighbours that a fresh batch is handed on to beside those who cannot have it from its origin. */
+  /** The same after something new was heard or said: a push that was lost is found out this soon. */
+  readonly quickDigestMs: number
+  /** Neighbours without a link to its origin that a fresh batch is handed on to, at most: 6 reach a thousand nodes in four hops. */
+  readonly handOnMax: number
+  /** Random neighbours that it is handed on to besides, because the origin's own push may have been lost. */
   readonly fanout: number
-  /** A link's round trip is published again when it moved by more than this share … */
-  readonly rttDeadbandRatio: number
-  /** … and by more than this. Together they keep jitter out of everyone's table (Tailscale's "good enough" is 5 ms). */
-  readonly rttDeadbandMs: number
+  /** Least time between two digests that ask for data: who joins learns all from one neighbour, not the same from each. */
+  readonly askGapMs: number
+  /** Links a call may pass; 1: calls go to neighbours only. */
+  readonly hopsMax: number
   /** A node that nobody could reach for so long is dropped from the table. 72 h: longer than a weekend. */
   readonly forgetMs: number
 }
 
 export const ROUTER_DEFAULTS: RouterOptions = {
-  batchMs: 20,
+  ...ADVERTISER_DEFAULTS,
   digestMs: 2000,
+  quickDigestMs: 250,
+  handOnMax: 6,
   fanout: 2,
-  rttDeadbandRatio: 0.1,
-  rttDeadbandMs: 2,
+  askGapMs: 100,
+  hopsMax: HOPS_MAX,
   forgetMs: 72 * 3_600_000,
 }
 
-const NODES_MAX = 10_000
+/** Others that are known at a time: with this node and some that were forgotten, their digest fits in one frame. */
+export const NODES_MAX = 3_000
+/** Answer to one digest: a neighbour that says it knows nothing gets the rest with its next digest, not all at once. */
+const ANSWER_BYTES_MAX = 2 * 1024 * 1024
+/** Batches held for all others together. 512 MiB: a million routes are about 80. */
+const HELD_BYTES_MAX = 512 * 1024 * 1024
+/** What one neighbour may send: ten times what the busiest mesh that was simulated needs, and a full table at once. */
+const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
+/** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
+const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -79,12 +96,22 @@ const STRANGER_DIGEST_MS = 1000
 interface Peer {
   readonly log: OriginLog
   readonly proof: Uint8Array
+  readonly rate: RateLimit
   /** Since when no path leads there; undefined while one does. */
   unreachableSinceMs: number | undefined
 }
 
+type Digest = Extract<GossipFrame, { type: 'digest' }>
+
+interface Forgotten extends Version {
+  readonly untilMs: number
+  proof: Uint8Array
+}
+
 interface Neighbour {
+  /** When it was last asked about strangers. */
   askedAtMs: number
+  readonly rate: RateLimit
 }
 
 /**
@@ -97,33 +124,35 @@ export class Router {
   readonly table: Table
   private readonly deps: RouterDeps
   private readonly options: RouterOptions
-  private readonly own: OwnRecord
+  private readonly own: Advertiser
+  private readonly index = new DigestIndex()
   private readonly peers = new Map<NodeId, Peer>()
-  private readonly forgotten = new Map<NodeId, Version & { untilMs: number; proof: Uint8Array }>()
+  private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Map<NodeId, Neighbour>()
   private effects: RouterEffect[] = []
-  private publishAtMs = Number.POSITIVE_INFINITY
   private digestAtMs = Number.POSITIVE_INFINITY
   private sweepAtMs = Number.POSITIVE_INFINITY
   private wakeAtMs = Number.POSITIVE_INFINITY
+  private askedAtMs = Number.NEGATIVE_INFINITY
+  private bytesHeld = 0
   /** Frames and batches that were refused, by reason. */
   readonly refused = new Map<string, number>()
 
   constructor(deps: RouterDeps, options: Partial<RouterOptions> = {}) {
     this.deps = deps
     this.options = { ...ROUTER_DEFAULTS, ...options }
-    this.own = new OwnRecord(deps.self, deps.incarnation, deps.sign)
-    this.table = new Table(deps.self)
+    this.own = new Advertiser(deps, this.options)
+    this.table = new Table(deps.self, this.options.hopsMax)
   }
 
   step(event: RouterEvent, nowMs: number): RouterEffect[] {
     this.effects = []
     switch (event.type) {
       case 'self':
-        this.change(NODE_KEY, encodeNodeInfo(event.info), nowMs)
+        this.own.onSelf(event.info, nowMs)
         break
       case 'local':
-        this.onLocal(event.service, nowMs)
+        this.own.onLocal(event.service, nowMs)
         break
       case 'link-up':
         this.onLinkUp(event.to, event.rttMs, nowMs)
@@ -132,16 +161,18 @@ export class Router {
         this.onLinkDown(event.to, nowMs)
         break
       case 'rtt':
-        this.onRtt(event.to, event, nowMs)
+        this.own.onRtt(event.to, event, nowMs)
         break
       case 'frame':
         this.onFrame(event.from, event.bytes, nowMs)
         break
       case 'wake':
+        // A timer may be a little early: what was asked for is asked for again, or it would never come.
+        this.wakeAtMs = Number.POSITIVE_INFINITY
         break
     }
     this.runTimers(nowMs)
-    this.askForWake()
+    this.askForWake(nowMs)
     return this.effects
   }
 
@@ -160,64 +191,48 @@ export class Router {
 
   /** Bytes of batches held for others, for metrics and bounds. */
   heldBytes(): number {
-    let bytes = this.own.log.bytes
-    for (const peer of this.peers.values()) bytes += peer.log.bytes
-    return bytes
+    return this.own.log.bytes + this.bytesHeld
   }
 
-  // Own record ---------------------------------------------------------------------------------------------------
-
-  private onLocal(service: LocalService, nowMs: number): void {
-    const { name, ...info } = service
-    this.change(serviceKey(name), service.instances > 0 ? encodeServiceInfo(info) : undefined, nowMs)
+  /** Own services that are held back because they come and go. */
+  dampedServices(nowMs: number): { service: ServiceName; untilMs: number }[] {
+    return [...this.own.heldServices(nowMs)]
   }
 
-  private change(key: string, value: unknown, nowMs: number): void {
-    if (sameValue(this.own.get(key), value)) return
-    if (value === undefined) this.own.remove(key)
-    else this.own.set(key, value)
-    this.publishAtMs = Math.min(this.publishAtMs, nowMs + this.options.batchMs)
-  }
+  // Own record and links -----------------------------------------------------------------------------------------
 
   private publish(nowMs: number): void {
-    this.publishAtMs = Number.POSITIVE_INFINITY
-    if (!this.own.dirty) return
-    const { batches, changed } = this.own.publish()
+    const { batches, changed } = this.own.publish(nowMs)
+    if (batches.length === 0) return
+    this.index.set(this.deps.self, versionOf(this.own.log))
     this.apply(this.deps.self, this.own.log, changed, nowMs)
     this.sendBatches([...this.neighbours.keys()], batches)
+    this.expectNews(nowMs)
   }
 
-  // Links --------------------------------------------------------------------------------------------------------
-
   private onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
-    this.neighbours.set(to, { askedAtMs: Number.NEGATIVE_INFINITY })
-    this.change(linkKey(to), encodeLinkInfo({ rttMs, lossRatio: 0 }), nowMs)
+    this.neighbours.set(to, { askedAtMs: Number.NEGATIVE_INFINITY, rate: new RateLimit(NEIGHBOUR_RATE, nowMs) })
+    this.own.onLinkUp(to, rttMs, nowMs)
     this.publish(nowMs)
-    this.sendDigest(to, false)
-    if (this.digestAtMs === Number.POSITIVE_INFINITY) this.planDigest(nowMs)
+    this.send(to, { type: 'summary', hashes: this.index.summary() })
+    this.expectNews(nowMs)
   }
 
   private onLinkDown(to: NodeId, nowMs: number): void {
     this.neighbours.delete(to)
-    this.change(linkKey(to), undefined, nowMs)
+    this.own.onLinkDown(to, nowMs)
     // A dead link is told at once: every millisecond of it is a call sent the wrong way.
     this.publish(nowMs)
     if (this.neighbours.size === 0) this.digestAtMs = Number.POSITIVE_INFINITY
   }
 
-  private onRtt(to: NodeId, sample: LinkInfo, nowMs: number): void {
-    if (!this.neighbours.has(to)) return
-    const known = this.table.link(this.deps.self, to)
-    if (known === undefined) return
-    const movedMs = Math.abs(sample.rttMs - known.rttMs)
-    const rttMoved = movedMs > this.options.rttDeadbandMs && movedMs > known.rttMs * this.options.rttDeadbandRatio
-    const lossMoved = Math.abs(sample.lossRatio - known.lossRatio) >= 0.1
-    if (rttMoved || lossMoved) this.change(linkKey(to), encodeLinkInfo(sample), nowMs)
-  }
-
   // Frames -------------------------------------------------------------------------------------------------------
 
   private onFrame(from: NodeId, bytes: Uint8Array, nowMs: number): void {
+    if (this.neighbours.get(from)?.rate.take(bytes.length, nowMs) === false) {
+      this.refuse('over-rate', from, `more than ${NEIGHBOUR_RATE.perSecond} bytes a second`)
+      return
+    }
     const decoded = decodeGossipFrame(bytes)
     if (!decoded.ok) {
       this.refuse('bad-frame', from, decoded.reason)
@@ -226,31 +241,36 @@ export class Router {
     const frame = decoded.frame
     if (frame === undefined) return
     if (frame.type === 'batches') this.onBatches(from, frame.proofs, frame.batches, nowMs)
-    else if (frame.type === 'summary') this.onSummary(from, frame.hash)
-    else this.onDigest(from, frame.versions, frame.reply)
+    else if (frame.type === 'summary') this.onSummary(from, frame.hashes, nowMs)
+    else this.onDigest(from, frame, nowMs)
   }
 
   private onBatches(from: NodeId, proofs: readonly Uint8Array[], signed: readonly SignedBatch[], nowMs: number): void {
-    for (const proof of proofs) this.onProof(from, proof)
+    for (const proof of proofs) this.onProof(from, proof, nowMs)
     const fresh: Batch[] = []
     for (const { payload, signature } of signed) {
       const batch = this.onBatch(from, payload, signature, nowMs)
       if (batch !== undefined) fresh.push(batch)
     }
-    if (fresh.length > 0) this.handOn(from, fresh)
+    if (fresh.length === 0) return
+    this.handOn(from, fresh)
+    this.expectNews(nowMs)
   }
 
-  private onProof(from: NodeId, proof: Uint8Array): void {
+  private onProof(from: NodeId, proof: Uint8Array, nowMs: number): void {
     const node = this.deps.verifyProof(proof)
+    const forgotten = node === undefined ? undefined : this.forgotten.get(node)
     if (node === undefined) this.refuse('bad-proof', from, 'a membership proof that the mesh root did not issue')
     else if (node === this.deps.self || this.peers.has(node)) return
-    else if (this.peers.size >= NODES_MAX) this.refuse('too-many-nodes', from, `more than ${NODES_MAX} nodes`)
-    else this.admit(node, proof.slice())
+    // Being a member is nothing new: a node that was dropped for its absence comes back with something new to say.
+    else if (forgotten !== undefined) forgotten.proof = proof.slice()
+    else this.admit(from, node, proof.slice(), nowMs)
   }
 
   /** The batch if it was new and true; undefined otherwise. */
   private onBatch(from: NodeId, payload: Uint8Array, signature: Uint8Array, nowMs: number): Batch | undefined {
-    const decoded = decodeBatch(payload, signature)
+    // Copies: what is kept, values of the entries included, must not hold on to the frame it came in.
+    const decoded = decodeBatch(payload.slice(), signature.slice())
     if (!decoded.ok) {
       this.refuse('bad-batch', from, decoded.reason)
       return undefined
@@ -260,37 +280,59 @@ export class Router {
       this.onOwnBatch(batch, nowMs)
       return undefined
     }
-    const peer = this.peers.get(batch.origin) ?? this.remember(batch)
-    if (peer === undefined) {
+    const known = this.peers.get(batch.origin)
+    if (known === undefined && !this.isBack(batch)) {
       this.askStranger(from, nowMs)
       return undefined
     }
-    const { log } = peer
-    if (batch.incarnation < log.incarnation || (batch.incarnation === log.incarnation && log.holds(batch.seq))) {
-      return undefined
-    }
+    if (known !== undefined && isKnown(known.log, batch)) return undefined
     if (!this.deps.verify(batch.origin, signedBytes(payload), signature)) {
       this.refuse('bad-signature', from, `a batch in the name of ${batch.origin} that it did not sign`)
       return undefined
     }
-    // What is kept must not hold on to the frame it came in.
-    const applied = log.apply({ ...batch, payload: payload.slice(), signature: signature.slice() })
+    const peer = known ?? this.remember(from, batch.origin, nowMs)
+    return peer !== undefined && this.accept(from, peer, batch, nowMs) ? batch : undefined
+  }
+
+  /** Takes a true batch into what is known of its origin, within the limits on what one origin may cost. */
+  private accept(from: NodeId, peer: Peer, batch: Batch, nowMs: number): boolean {
+    const { log } = peer
+    if (!peer.rate.take(1, nowMs)) {
+      this.refuse('over-rate', from, `${batch.origin} makes more than ${ORIGIN_RATE.perSecond} batches a second`)
+      return false
+    }
+    if (this.bytesHeld + batch.payload.length > HELD_BYTES_MAX) {
+      this.refuse('over-limit', from, `more than ${HELD_BYTES_MAX} bytes of records`)
+      return false
+    }
+    const bytesBefore = log.bytes
+    const applied = log.apply(batch)
+    this.bytesHeld += log.bytes - bytesBefore
     if (applied.outcome === 'over-limit') this.refuse('over-limit', from, `the record of ${batch.origin} is too large`)
-    if (applied.outcome !== 'new') return undefined
+    if (applied.outcome !== 'new') return false
+    this.index.set(batch.origin, versionOf(log))
     this.apply(batch.origin, log, applied.changed, nowMs)
-    return batch
+    return true
   }
 
-  /** A node that was dropped for its absence and has something new to say is a peer again. */
-  private remember(batch: Batch): Peer | undefined {
-    const forgotten = this.forgotten.get(batch.origin)
-    const version = { incarnation: batch.incarnation, contiguous: batch.seq }
-    if (forgotten === undefined || !isNewer(version, forgotten)) return undefined
-    return this.admit(batch.origin, forgotten.proof)
+  /** Whether a node that was dropped for its absence has something new to say, if this batch is true. */
+  private isBack({ origin, incarnation, seq }: Batch): boolean {
+    const forgotten = this.forgotten.get(origin)
+    return forgotten !== undefined && isNewer({ incarnation, contiguous: seq }, forgotten)
   }
 
-  private admit(node: NodeId, proof: Uint8Array): Peer {
-    const peer = { log: new OriginLog(node), proof, unreachableSinceMs: undefined }
+  private remember(from: NodeId, node: NodeId, nowMs: number): Peer | undefined {
+    const forgotten = this.forgotten.get(node)
+    return forgotten && this.admit(from, node, forgotten.proof, nowMs)
+  }
+
+  private admit(from: NodeId, node: NodeId, proof: Uint8Array, nowMs: number): Peer | undefined {
+    if (this.peers.size >= NODES_MAX) {
+      this.refuse('too-many-nodes', from, `more than ${NODES_MAX} nodes`)
+      return undefined
+    }
+    const rate = new RateLimit(ORIGIN_RATE, nowMs)
+    const peer = { log: new OriginLog(node), proof, rate, unreachableSinceMs: undefined }
     this.peers.set(node, peer)
     this.forgotten.delete(node)
     return peer
@@ -302,7 +344,7 @@ export class Router {
     const known = batch.incarnation < incarnation || (batch.incarnation === incarnation && batch.seq <= contiguous)
     if (known || !this.deps.verify(batch.origin, signedBytes(batch.payload), batch.signature)) return
     this.note('outbid', { reason: `a record of this node at incarnation ${batch.incarnation} is known to others` })
-    this.own.reincarnate(batch.incarnation + 1)
+    this.own.reincarnate(batch.incarnation)
     this.publish(nowMs)
   }
 
@@ -310,22 +352,38 @@ export class Router {
     const neighbour = this.neighbours.get(from)
     if (neighbour === undefined || nowMs - neighbour.askedAtMs < STRANGER_DIGEST_MS) return
     neighbour.askedAtMs = nowMs
-    this.sendDigest(from, false)
+    this.sendDigest(from, false, undefined)
   }
 
-  private onSummary(from: NodeId, hash: string): void {
-    if (hash !== this.digestHash()) this.sendDigest(from, true)
+  private onSummary(from: NodeId, hashes: Uint8Array, nowMs: number): void {
+    const scope = this.index.compare(hashes)
+    if (scope === undefined) return
+    if (nowMs - this.askedAtMs >= this.options.askGapMs) {
+      this.askedAtMs = nowMs
+      this.sendDigest(from, true, scope)
+    } else this.expectNews(nowMs)
   }
 
-  private onDigest(from: NodeId, theirs: ReadonlyMap<NodeId, Version>, reply: boolean): void {
+  private onDigest(from: NodeId, digest: Digest, nowMs: number): void {
+    const { versions: theirs, scope, reply } = digest
     const proofs: Uint8Array[] = []
     const missing: SignedBatch[] = []
+    let bytes = 0
     const offer = (origin: NodeId, log: OriginLog, proof: Uint8Array): void => {
       const their = theirs.get(origin)
-      if (their === undefined) proofs.push(proof)
-      if (their !== undefined && their.incarnation > log.incarnation) return
+      if (their === undefined && scope !== undefined && !isInScope(origin, scope)) return
+      if (bytes >= ANSWER_BYTES_MAX || (their !== undefined && their.incarnation > log.incarnation)) return
+      if (their === undefined) {
+        proofs.push(proof)
+        bytes += proof.length
+      }
       const after = their?.incarnation === log.incarnation ? their.contiguous : 0
-      missing.push(...log.batchesAfter(after))
+      if (after >= log.newest) return
+      // An origin's window is of use only when it is whole, so the limit is looked at between origins.
+      for (const batch of log.batchesAfter(after)) {
+        missing.push(batch)
+        bytes += batch.payload.length + batch.signature.length
+      }
     }
     const mine = theirs.get(this.deps.self)
     // Signed proof of it is on its way only if this node asks: to be outbid, it must be seen first.
@@ -333,7 +391,8 @@ export class Router {
     offer(this.deps.self, this.own.log, this.deps.proof)
     for (const [origin, peer] of this.peers) offer(origin, peer.log, peer.proof)
     if (missing.length > 0 || proofs.length > 0) this.sendPacked(from, proofs, missing)
-    if (isOutdated || (reply && this.isBehind(theirs))) this.sendDigest(from, false)
+    if (isOutdated || (reply && this.isBehind(theirs))) this.sendDigest(from, false, scope)
+    else if (this.isBehind(theirs)) this.expectNews(nowMs)
   }
 
   private isBehind(theirs: ReadonlyMap<NodeId, Version>): boolean {
@@ -368,23 +427,29 @@ export class Router {
   // Timers -------------------------------------------------------------------------------------------------------
 
   private runTimers(nowMs: number): void {
-    if (nowMs >= this.publishAtMs) this.publish(nowMs)
+    if (nowMs >= this.own.nextHeldAtMs(nowMs)) this.own.release(nowMs)
+    if (nowMs >= this.own.nextAtMs) this.publish(nowMs)
     if (nowMs >= this.digestAtMs) {
-      this.planDigest(nowMs)
-      const to = this.pick([...this.neighbours.keys()], 1)[0]
-      if (to !== undefined) this.send(to, { type: 'summary', hash: this.digestHash() })
+      this.digestAtMs = nowMs + this.options.digestMs * (0.5 + this.deps.random())
+      const [to] = this.pick([...this.neighbours.keys()], 1)
+      if (to !== undefined) this.send(to, { type: 'summary', hashes: this.index.summary() })
     }
     if (this.sweepAtMs === Number.POSITIVE_INFINITY) this.sweepAtMs = nowMs + SWEEP_MS
     if (nowMs >= this.sweepAtMs) this.sweep(nowMs)
   }
 
-  private planDigest(nowMs: number): void {
-    this.digestAtMs = nowMs + this.options.digestMs * (0.5 + this.deps.random())
+  /** Something is under way: what of it was lost here or at a neighbour is found out soon, not at the usual pace. */
+  private expectNews(nowMs: number): void {
+    if (this.neighbours.size === 0) return
+    const soonMs = nowMs + this.options.quickDigestMs * (0.5 + this.deps.random())
+    this.digestAtMs = Math.min(this.digestAtMs, soonMs)
   }
 
   /** Drops nodes that nobody could reach for long. What was dropped is remembered as long again, or a neighbour would give it back. */
   private sweep(nowMs: number): void {
     this.sweepAtMs = nowMs + SWEEP_MS
+    // A node without any link is itself the one that is away.
+    if (this.neighbours.size === 0) return
     for (const [node, { untilMs }] of this.forgotten) if (nowMs >= untilMs) this.forgotten.delete(node)
     for (const [node, peer] of this.peers) {
       if (this.table.path(node) !== undefined) {
@@ -395,15 +460,18 @@ export class Router {
       if (nowMs - peer.unreachableSinceMs < this.options.forgetMs) continue
       this.forgotten.set(node, { ...versionOf(peer.log), proof: peer.proof, untilMs: nowMs + this.options.forgetMs })
       const services = [...this.table.servicesOf(node)]
+      this.bytesHeld -= peer.log.bytes
       this.peers.delete(node)
+      this.index.delete(node)
       this.table.forget(node)
       this.effects.push({ type: 'node-changed', node, info: undefined })
       for (const service of services) this.effects.push({ type: 'routes-changed', service })
     }
   }
 
-  private askForWake(): void {
-    const atMs = Math.min(this.publishAtMs, this.digestAtMs, this.sweepAtMs)
+  private askForWake(nowMs: number): void {
+    const heldAtMs = this.own.nextHeldAtMs(nowMs)
+    const atMs = Math.min(this.own.nextAtMs, heldAtMs, this.digestAtMs, this.sweepAtMs)
     if (atMs === this.wakeAtMs) return
     this.wakeAtMs = atMs
     this.effects.push({ type: 'wake-at', atMs })
@@ -412,18 +480,20 @@ export class Router {
   // Sending ------------------------------------------------------------------------------------------------------
 
   /**
-   * Passes fresh batches on: to every neighbour that has no link with their origin (as far as is known here), because
-   * it cannot have them from there, and to a few random others, because the origin's own push may have been lost.
+   * Passes fresh batches on: to neighbours that have no link with their origin (as far as is known here), because they
+   * cannot have them from there, and to a few random others, because the origin's own push may have been lost.
    */
   private handOn(from: NodeId, batches: readonly Batch[]): void {
     const others = [...this.neighbours.keys()].filter(node => node !== from)
-    const lucky = new Set(this.pick(others, this.options.fanout))
-    for (const to of others) {
-      const wanted = batches.filter(
-        ({ origin }) => origin !== to && (lucky.has(to) || this.table.link(origin, to) === undefined),
-      )
-      if (wanted.length > 0) this.sendBatches([to], wanted)
+    const lucky = this.pick(others, this.options.fanout)
+    const wanted = new Map<NodeId, Batch[]>()
+    for (const [origin, its] of Map.groupBy(batches, batch => batch.origin)) {
+      const apart = others.filter(to => this.table.link(origin, to) === undefined)
+      for (const to of new Set([...this.pick(apart, this.options.handOnMax), ...lucky])) {
+        if (to !== origin) wanted.set(to, [...(wanted.get(to) ?? []), ...its])
+      }
     }
+    for (const [to, its] of wanted) this.sendBatches([to], its)
   }
 
   private sendBatches(to: readonly NodeId[], batches: readonly Batch[]): void {
@@ -439,54 +509,29 @@ export class Router {
   }
 
   private sendPacked(to: NodeId, proofs: readonly Uint8Array[], batches: readonly SignedBatch[]): void {
-    let frame: { type: 'batches'; proofs: Uint8Array[]; batches: SignedBatch[] } = emptyFrame()
-    let bytes = 0
-    const flush = (): void => {
-      if (bytes > 0) this.send(to, frame)
-      frame = emptyFrame()
-      bytes = 0
-    }
-    for (const proof of proofs) {
-      if (bytes + proof.length > FRAME_BYTES_TARGET) flush()
-      frame.proofs.push(proof)
-      bytes += proof.length + 8
-    }
-    for (const { payload, signature } of batches) {
-      if (bytes + payload.length > FRAME_BYTES_TARGET) flush()
-      frame.batches.push({ payload, signature })
-      bytes += payload.length + signature.length + 8
-    }
-    flush()
+    for (const bytes of packBatches(proofs, batches)) this.effects.push({ type: 'send', to, bytes })
   }
 
-  private sendDigest(to: NodeId, reply: boolean): void {
-    const versions = this.digest()
-    for (const [node, forgotten] of this.forgotten) if (!versions.has(node)) versions.set(node, forgotten)
-    this.send(to, { type: 'digest', versions, reply })
+  private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {
+    const versions = new Map<NodeId, Version>()
+    for (const [node, version] of [...this.digest(), ...this.forgotten]) {
+      if (scope !== undefined && !isInScope(node, scope)) continue
+      if (versions.size < DIGEST_ORIGINS_MAX && !versions.has(node)) versions.set(node, version)
+    }
+    this.send(to, { type: 'digest', versions, reply, scope })
   }
 
   private send(to: NodeId, frame: GossipFrame): void {
     this.effects.push({ type: 'send', to, bytes: encodeGossipFrame(frame) })
   }
 
-  private pick(from: NodeId[], count: number): NodeId[] {
+  private pick(from: readonly NodeId[], count: number): NodeId[] {
+    const left = [...from]
     const picked: NodeId[] = []
-    while (picked.length < count && from.length > 0) {
-      picked.push(...from.splice(Math.floor(this.deps.random() * from.length), 1))
+    while (picked.length < count && left.length > 0) {
+      picked.push(...left.splice(Math.floor(this.deps.random() * left.length), 1))
     }
     return picked
-  }
-
-  /** A short hash of the digest that does not depend on the order in which origins became known. */
-  private digestHash(): string {
-    let high = 0
-    let low = 0
-    for (const [origin, { incarnation, contiguous }] of this.digest()) {
-      const text = `${origin} ${incarnation} ${contiguous}`
-      high ^= fnv1a(text, 0x811c9dc5)
-      low ^= fnv1a(text, 0x01000193)
-    }
-    return `${(high >>> 0).toString(16)}-${(low >>> 0).toString(16)}`
   }
 
   private refuse(code: string, from: NodeId, reason: string): void {
@@ -501,10 +546,6 @@ export class Router {
   }
 }
 
-function emptyFrame(): { type: 'batches'; proofs: Uint8Array[]; batches: SignedBatch[] } {
-  return { type: 'batches', proofs: [], batches: [] }
-}
-
 function versionOf(log: OriginLog): Version {
   return { incarnation: log.incarnation, contiguous: log.contiguous }
 }
@@ -513,15 +554,7 @@ function isNewer(a: Version, b: Version): boolean {
   return a.incarnation > b.incarnation || (a.incarnation === b.incarnation && a.contiguous > b.contiguous)
 }
 
-/** FNV-1a with a final mix; 32 bits. */
-function fnv1a(text: string, seed: number): number {
-  let hash = seed
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  hash ^= hash >>> 15
-  return Math.imul(hash, 0x2c1b3c6d)
-}
-
-/** Entry values are plain data; key order is fixed by the encoders, so their JSON is a fair comparison. */
-function sameValue(a: unknown, b: unknown): boolean {
-  return a === b || JSON.stringify(a) === JSON.stringify(b)
+/** Whether this log holds the batch, or is past it. */
+function isKnown(log: OriginLog, { incarnation, seq }: Batch): boolean {
+  return incarnation < log.incarnation || (incarnation === log.incarnation && log.holds(seq))
 }

@@ -1,7 +1,7 @@
 import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, entryKind } from './entry.ts'
 import { invariant } from './errors.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
-import { type Path, shortestPaths } from './paths.ts'
+import { HOPS_MAX, type Path, shortestPaths } from './paths.ts'
 
 /** Why a node does not take calls for a service now; `ready` if it does. */
 export type RouteState = 'ready' | 'no-healthy-instance' | 'draining' | 'unreachable'
@@ -30,14 +30,16 @@ const NO_CANDIDATES: readonly Candidate[] = []
  */
 export class Table {
   readonly self: NodeId
+  private readonly hopsMax: number
   private readonly members = new Map<NodeId, Member>()
   private readonly links = new Map<NodeId, Map<NodeId, LinkInfo>>()
   private readonly owners = new Map<ServiceName, Set<NodeId>>()
   private knownPaths: Map<NodeId, Path> | undefined
   private readonly cache = new Map<ServiceName, readonly Candidate[]>()
 
-  constructor(self: NodeId) {
+  constructor(self: NodeId, hopsMax: number = HOPS_MAX) {
     this.self = self
+    this.hopsMax = hopsMax
   }
 
   /** Takes one entry of an origin's record. Values that cannot be read count as absent. Answers the service whose routes changed. */
@@ -61,6 +63,8 @@ export class Table {
       owners?.delete(origin)
       if (owners?.size === 0) this.owners.delete(kind.name)
     } else {
+      // An origin repeats what still holds when it tidies up its record: that is no change.
+      if (isSame(member.services.get(kind.name)?.info, info)) return undefined
       member.services.set(kind.name, { info, sinceMs: nowMs })
       getOrCreate(this.owners, kind.name, () => new Set<NodeId>()).add(origin)
     }
@@ -99,6 +103,11 @@ export class Table {
     return (this.members.get(node)?.services ?? new Map<ServiceName, Route>()).keys()
   }
 
+  /** What `node` says of `service`, whether a path leads there or not. */
+  service(node: NodeId, service: ServiceName): ServiceInfo | undefined {
+    return this.members.get(node)?.services.get(service)?.info
+  }
+
   /** What `node` says of its link to `to`. */
   link(node: NodeId, to: NodeId): LinkInfo | undefined {
     return this.links.get(node)?.get(to)
@@ -106,7 +115,7 @@ export class Table {
 
   /** How calls get to `node` now; undefined: no way. */
   path(node: NodeId): Path | undefined {
-    this.knownPaths ??= shortestPaths(this.self, this.links)
+    this.knownPaths ??= shortestPaths(this.self, this.links, this.hopsMax)
     return this.knownPaths.get(node)
   }
 
@@ -164,6 +173,7 @@ export class Table {
 
   private updateLink(origin: NodeId, to: NodeId, info: LinkInfo | undefined): void {
     const links = getOrCreate(this.links, origin, () => new Map<NodeId, LinkInfo>())
+    if (isSame(links.get(to), info)) return
     if (info === undefined) links.delete(to)
     else links.set(to, info)
     this.pathsChanged()
@@ -185,6 +195,11 @@ function byPreference(a: RouteView, b: RouteView): number {
   if (a.state !== b.state && (a.state === 'ready' || b.state === 'ready')) return a.state === 'ready' ? -1 : 1
   if (a.costMs !== b.costMs) return a.costMs < b.costMs ? -1 : 1
   return a.node < b.node ? -1 : a.node > b.node ? 1 : 0
+}
+
+/** Both were made by the decoders of entry.ts: plain data with their keys in one order. */
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
 }
 
 function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {

@@ -37,7 +37,10 @@ export class GossipStream {
   private isBlocked = false
   private isFlushPlanned = false
   private isClosed = false
-  private rest: Buffer = Buffer.alloc(0)
+  private parts: Buffer[] = []
+  private partBytes = 0
+  /** Bytes that must have come before the next message can be whole. */
+  private neededBytes = 4
 
   constructor(stream: Stream, handler: GossipStreamHandler, nowMs: () => number) {
     this.stream = stream
@@ -84,6 +87,10 @@ export class GossipStream {
 
   private enqueue(type: number, bytes: Uint8Array): void {
     if (this.isClosed) return
+    if (this.queuedBytes > QUEUE_BYTES_MAX) {
+      this.close('the other end asks for answers and reads none')
+      return
+    }
     const message = Buffer.allocUnsafe(5 + bytes.length)
     message.writeUInt32BE(1 + bytes.length, 0)
     message[4] = type
@@ -118,28 +125,39 @@ export class GossipStream {
 
   private onBytes(bytes: Uint8Array): void {
     this.heartbeat.heard = true
-    let data: Buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    if (this.rest.length > 0) data = Buffer.concat([this.rest, data])
+    this.parts.push(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    this.partBytes += bytes.byteLength
+    // Pieces of a message are joined once, when it is whole: bytes that drip must not be copied again and again.
+    if (this.partBytes < this.neededBytes) return
+    const data = this.parts.length === 1 ? (this.parts[0] as Buffer) : Buffer.concat(this.parts, this.partBytes)
     let at = 0
+    this.neededBytes = 4
     while (!this.isClosed && data.length - at >= 4) {
       const length = data.readUInt32BE(at)
       if (length < 1 || length > MESSAGE_BYTES_MAX) {
         this.close(`a message of ${length} bytes, expected 1 to ${MESSAGE_BYTES_MAX}`)
         return
       }
-      if (data.length - at - 4 < length) break
+      if (data.length - at - 4 < length) {
+        this.neededBytes = 4 + length
+        break
+      }
       this.onMessage(data[at + 4] as number, data.subarray(at + 5, at + 4 + length))
       at += 4 + length
     }
     // A copy: the rest must not hold on to the whole read.
-    this.rest = Buffer.from(data.subarray(at))
+    const rest = Buffer.from(data.subarray(at))
+    this.parts = rest.length > 0 ? [rest] : []
+    this.partBytes = rest.length
   }
 
   private onMessage(type: number, bytes: Buffer): void {
     if (type === GOSSIP) this.handler.onFrame(bytes)
+    // Types of later versions are skipped.
+    else if (type !== PING && type !== PONG) return
     else if (bytes.length !== 4) this.close('a heartbeat that is not 4 bytes long')
     else if (type === PING) this.enqueue(PONG, Buffer.from(bytes))
-    else if (type === PONG && this.heartbeat.onPong(bytes.readUInt32BE(0), this.nowMs())) this.handler.onRtt()
+    else if (this.heartbeat.onPong(bytes.readUInt32BE(0), this.nowMs())) this.handler.onRtt()
   }
 }
 

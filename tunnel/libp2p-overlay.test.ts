@@ -1,6 +1,6 @@
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { describe, expect, test, vi } from 'vitest'
-import { silentLog } from '../router/log.ts'
+import { type Log, silentLog } from '../router/log.ts'
 import type { Identity } from './identity.ts'
 import { Libp2pOverlay } from './libp2p-overlay.ts'
 import type { OverlayHandler } from './overlay.ts'
@@ -17,8 +17,14 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 0
 }
 
-function overlay(identity: Identity, port: number, handler: OverlayHandler = deaf, join: string[] = []): Libp2pOverlay {
-  const deps = { identity, log: silentLog, handler, random: Math.random }
+function overlay(
+  identity: Identity,
+  port: number,
+  handler: OverlayHandler = deaf,
+  join: string[] = [],
+  log: Log = silentLog,
+): Libp2pOverlay {
+  const deps = { identity, log, handler, random: Math.random }
   return new Libp2pOverlay(deps, { host: '127.0.0.1', port, join, advertise: [] })
 }
 
@@ -61,13 +67,33 @@ describe('the overlay over libp2p', () => {
     await Promise.all([member.stop(), stranger.stop(), friend.stop()])
   })
 
+  test('the operator hears of members of other meshes and of garbage, not once for each', async () => {
+    const [home, abroad] = [await createTestMesh(), await createTestMesh('abroad')]
+    const warn = vi.fn()
+    const member = overlay(await home.identity('a'), 0, deaf, [], { ...silentLog, warn })
+    const [address = ''] = await member.start()
+    const stranger = overlay(await abroad.identity('x'), 0, deaf, [address])
+    await stranger.start()
+    await vi.waitFor(() => expect(warn).toHaveBeenCalledTimes(1), { timeout: 10_000 })
+    await stranger.stop()
+    expect(warn.mock.lastCall?.[0]).toMatchObject({ code: 'not-a-member', count: 1, remote: expect.any(String) })
+    for (let round = 0; round < 20; round++) {
+      const socket = connect(Number(address.split('/').at(-1)), '127.0.0.1')
+      await new Promise(resolve => socket.on('error', resolve).on('close', resolve).end(Buffer.alloc(2000, 0xff)))
+    }
+    await vi.waitFor(() => expect(warn.mock.lastCall?.[0].count).toBeGreaterThanOrEqual(16), { timeout: 10_000 })
+    expect(warn.mock.calls.length).toBeLessThan(8)
+    await member.stop()
+  })
+
   test('a port that is taken is an error in one line, not a daemon that hears nobody', async () => {
     const mesh = await createTestMesh()
     const first = overlay(await mesh.identity('a'), 0)
     const [address = ''] = await first.start()
     const port = Number(address.split('/').at(-1))
     const second = overlay(await mesh.identity('b'), port)
-    await expect(second.start()).rejects.toMatchObject({ code: 'port-in-use' })
+    const error: unknown = await second.start().catch((reason: unknown) => reason)
+    expect(error).toMatchObject({ code: 'port-in-use', message: expect.stringMatching(/^[^\n]*EADDRINUSE[^\n]*$/) })
     await Promise.all([first.stop(), second.stop()])
   })
 

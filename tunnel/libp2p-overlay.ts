@@ -5,7 +5,6 @@ import type { Connection, Libp2p, Stream } from '@libp2p/interface'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
@@ -18,6 +17,7 @@ import type { Identity } from './identity.ts'
 import { memberNoise } from './member-noise.ts'
 import type { Overlay, OverlayHandler, OverlayLink } from './overlay.ts'
 import { Redial } from './redial.ts'
+import { reportingTcp } from './reporting-tcp.ts'
 
 const GOSSIP_PROTOCOL = '/flatmesh/gossip/1'
 const KAD_PROTOCOL = '/flatmesh/kad/1'
@@ -25,6 +25,8 @@ const PREFIX = 'flatmesh'
 const DIAL_TIMEOUT_MS = 5000
 /** Failed rounds before the DHT is asked where the node went. */
 const DHT_AFTER_FAILURES = 3
+/** Failed rounds before the operator hears of it, once until it works again: a restart is over by then. */
+const WARN_AFTER_FAILURES = 5
 /** Two nodes that dial each other at once get two connections; one goes after this, when both ends have seen both. */
 const DUPLICATE_GRACE_MS = 2000
 const ADDRESSES_MAX = 16
@@ -46,6 +48,7 @@ export interface Libp2pOverlayOptions {
 }
 
 interface Target {
+  readonly key: string
   /** undefined: an address from the configuration whose node is not known yet. */
   node: NodeId | undefined
   addresses: string[]
@@ -77,7 +80,7 @@ export class Libp2pOverlay implements Overlay {
   private readonly options: Libp2pOverlayOptions
   private readonly targets = new Map<string, Target>()
   /** Addresses of the dials under way: the only ones libp2p may dial. */
-  private readonly chosen = new Set<string>()
+  private readonly chosen = new Map<string, number>()
   private readonly proven = new Set<NodeId>()
   private readonly linksByNode = new Map<NodeId, Link>()
   private libp2p: Libp2p | undefined
@@ -165,14 +168,14 @@ export class Libp2pOverlay implements Overlay {
         // The port is known only after listening; with port 0 the advertised hosts travel in the record alone.
         announce: port === 0 ? [] : advertise.map(name => hostMultiaddr(name, port)),
       },
-      transports: [tcp()],
+      transports: [reportingTcp((address, reason) => this.onStranger(reason, address))],
       connectionEncrypters: [
         memberNoise({
           certificate,
           meshFingerprint: rootFingerprint(identity.rootPem),
           verify: der => verifyNodeCertificate(der, identity.rootPem, Date.now()),
           onMember: node => this.proven.add(node),
-          onStranger: reason => this.onStranger(reason),
+          onStranger: reason => this.onStranger(reason, 'dialled by this node'),
         }),
       ],
       // Windows well below the 4 MiB at which libp2p resets a stream whose reader is late.
@@ -204,14 +207,14 @@ export class Libp2pOverlay implements Overlay {
   private target(key: string, node: NodeId | undefined): Target {
     const known = this.targets.get(key)
     if (known !== undefined) return known
-    const target: Target = { node, addresses: [], pinned: false, redial: new Redial(), timer: undefined }
+    const target: Target = { key, node, addresses: [], pinned: false, redial: new Redial(), timer: undefined }
     this.targets.set(key, target)
     return target
   }
 
   private plan(target: Target, delayMs: number): void {
     clearTimeout(target.timer)
-    if (this.isStopping || this.libp2p === undefined) return
+    if (this.isStopping || this.libp2p === undefined || this.targets.get(target.key) !== target) return
     target.timer = setTimeout(() => {
       this.dial(target).catch((error: unknown) => {
         this.deps.log.error({ reason: String(error) }, 'a dial failed in an unexpected way')
@@ -228,22 +231,35 @@ export class Libp2pOverlay implements Overlay {
     if (libp2p === undefined || this.isStopping || this.hasStream(target.node)) return
     if (target.redial.failures >= DHT_AFTER_FAILURES && !target.pinned) await this.askDht(libp2p, target)
     const plain = target.addresses.map(withoutPeer)
-    for (const address of plain) this.chosen.add(address)
+    for (const address of plain) this.chosen.set(address, (this.chosen.get(address) ?? 0) + 1)
     try {
-      const addresses = target.addresses.map(address => dialable(address, target.node))
+      const node = target.key === target.node ? target.node : undefined
+      const addresses = target.addresses.map(address => dialable(address, node))
       const connection = await libp2p.dial(addresses, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
       target.redial.onSuccess()
-      target.node ??= connection.remotePeer.toString()
+      // Another node may have taken the place of the one that was configured.
+      if (target.key !== target.node) target.node = connection.remotePeer.toString()
+      // A connection that was there already may have lost its gossip stream: looked at again, not waited for.
+      if (!this.hasStream(target.node)) this.plan(target, DIAL_TIMEOUT_MS)
     } catch (error) {
       if (this.isStopping) return
       const delayMs = target.redial.onFailure(this.deps.random())
       const reason = error instanceof Error ? error.message : String(error)
-      this.deps.log.debug({ link: target.node ?? target.addresses.join(), reason, delayMs }, 'dial failed')
+      const fields = { link: target.node ?? target.addresses.join(), reason, delayMs }
+      if (target.redial.failures === WARN_AFTER_FAILURES)
+        this.deps.log.warn(fields, 'a node cannot be reached; trying on')
+      else this.deps.log.debug(fields, 'dial failed')
       // A configured address that turns out to be this node itself is a mistake without consequence.
       if (!reason.includes('dial self')) this.plan(target, delayMs)
     } finally {
-      for (const address of plain) this.chosen.delete(address)
+      for (const address of plain) this.unchoose(address)
     }
+  }
+
+  private unchoose(address: string): void {
+    const dials = (this.chosen.get(address) ?? 0) - 1
+    if (dials > 0) this.chosen.set(address, dials)
+    else this.chosen.delete(address)
   }
 
   /** The node does not answer where it used to be: members near it in the DHT may know better. */
@@ -253,7 +269,8 @@ export class Libp2pOverlay implements Overlay {
       const signal = AbortSignal.timeout(DIAL_TIMEOUT_MS)
       const { multiaddrs } = await libp2p.peerRouting.findPeer(peerIdFromString(target.node), { signal })
       const found = multiaddrs.map(address => withoutPeer(address.toString()))
-      target.addresses = [...new Set([...target.addresses, ...found])].slice(-ADDRESSES_MAX)
+      // What others say of it is tried after what it says itself, and never in its place.
+      target.addresses = [...new Set([...target.addresses, ...found])].slice(0, ADDRESSES_MAX)
     } catch (error) {
       this.deps.log.debug({ link: target.node, reason: String(error) }, 'the DHT does not know this node')
     }
@@ -261,10 +278,11 @@ export class Libp2pOverlay implements Overlay {
 
   // Links ---------------------------------------------------------------------------------------------------------
 
-  private onStranger(reason: string): void {
+  /** The first, the second, the fourth, the eighth …: one line says enough of many, and is not lost among them. */
+  private onStranger(reason: string, remote: string): void {
     this.strangers++
     if ((this.strangers & (this.strangers - 1)) === 0) {
-      this.deps.log.warn({ reason, code: 'not-a-member', count: this.strangers }, 'turned a stranger away')
+      this.deps.log.warn({ reason, remote, code: 'not-a-member', count: this.strangers }, 'turned a stranger away')
     }
   }
 
@@ -372,9 +390,11 @@ function isMultiaddr(address: string): boolean {
 function listenError(error: unknown, host: string, port: number): Error {
   const text = `${String(error)} ${error instanceof Error ? String(error.cause ?? '') : ''}`
   if (!/EADDRINUSE|EACCES|EADDRNOTAVAIL|listen/i.test(text)) return error instanceof Error ? error : new Error(text)
+  // libp2p's own text is a list over several lines; what the system said of the port is at its end.
+  const reason = /\b(?:listen )?E[A-Z]{3,}[^\n]*/.exec(text)?.[0] ?? text.replace(/\s+/g, ' ')
   return new MeshError(
     'port-in-use',
-    `listen.overlay: cannot listen on ${host}:${port} (${text.trim()}); stop what holds it or choose another port`,
+    `listen.overlay: cannot listen on ${host}:${port} (${reason.trim()}); stop what holds it or choose another port`,
     { cause: error },
   )
 }

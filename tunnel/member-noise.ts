@@ -15,6 +15,7 @@ export interface MemberNoiseDeps {
   readonly meshFingerprint: string
   verify(certificate: Uint8Array): { ok: true; nodeId: NodeId } | { ok: false; reason: string }
   onMember(node: NodeId, certificate: Uint8Array): void
+  /** Of those this node dialled: whoever listens hears of the others by their failed connections. */
   onStranger(reason: string): void
 }
 
@@ -35,7 +36,7 @@ export function memberNoise(
     return {
       protocol: '/flatmesh/noise/1',
       secureInbound: async (connection, options) =>
-        prove(deps, await inner.secureInbound(connection, options), options),
+        prove({ ...deps, onStranger() {} }, await inner.secureInbound(connection, options), options),
       secureOutbound: async (connection, options) =>
         prove(deps, await inner.secureOutbound(connection, options), options),
     }

@@ -1,0 +1,184 @@
+import { describe, expect, test } from 'vitest'
+import { Catalog } from '../registry/catalog.ts'
+import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from '../router/entry.ts'
+import { silentLog } from '../router/log.ts'
+import type { NodeInfo, ServiceInfo } from '../router/model.ts'
+import { Router } from '../router/router.ts'
+import type { CallPlane } from '../tunnel/call-plane.ts'
+import type { Overlay, OverlayLink } from '../tunnel/overlay.ts'
+import { createTestMesh } from '../tunnel/test-identities.ts'
+import { Views } from './views.ts'
+
+const identity = createTestMesh().identity('me')
+const NOW_MS = 5000
+
+/** A router whose table was filled by hand: `me` – 10 ms – near – 20 ms – far; `lost` has no link. */
+function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: Router } {
+  const router = new Router({
+    ...{ self: identity.nodeId, incarnation: 1, proof: new Uint8Array(1), random: () => 0.5 },
+    ...{ sign: () => new Uint8Array(64), verify: () => true, verifyProof: () => undefined },
+  })
+  const { table } = router
+  const node = (id: string, name: string, over: Partial<NodeInfo> = {}): void => {
+    const info = {
+      name,
+      region: `region-${name}`,
+      version: '1.2.3',
+      overlay: [],
+      calls: [`${name}:1`],
+      state: 'up' as const,
+    }
+    table.update(id, NODE_KEY, encodeNodeInfo({ ...info, ...over }), 0)
+  }
+  const link = (a: string, b: string, rttMs: number): void => {
+    table.update(a, linkKey(b), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+    table.update(b, linkKey(a), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+  }
+  const serve = (id: string, name: string, healthy: number, over: Partial<ServiceInfo> = {}): void => {
+    const info: ServiceInfo = { protocol: 'http', instances: 2, healthy, weight: healthy, labels: {}, ...over }
+    table.update(id, serviceKey(name), encodeServiceInfo(info), 2000)
+  }
+  node(identity.nodeId, 'me', { state })
+  node('id-near', 'near')
+  node('id-far', 'far')
+  node('id-lost', 'lost')
+  link(identity.nodeId, 'id-near', 10)
+  link('id-near', 'id-far', 20)
+  for (const id of ['id-far', 'id-lost']) serve(id, 'orders', 2)
+  serve('id-near', 'orders', 0)
+  serve(identity.nodeId, 'billing', 1, { protocol: 'tcp' })
+  // A node that was heard of, and has not said yet who it is.
+  serve('id-nameless', 'orders', 1)
+
+  const overlayLink: OverlayLink = {
+    ...{ node: 'id-near', rttMs: 10.04, lossRatio: 0.01234, address: '/ip4/1.2.3.4/tcp/1' },
+    ...{ dialled: true, sinceMs: Date.now() },
+  }
+  const overlay: Overlay = {
+    start: async () => [],
+    stop: async () => {},
+    send() {},
+    learn() {},
+    forget() {},
+    links: () => [overlayLink],
+  }
+  const callLinks = [
+    { peer: 'id-near', state: 'up', address: 'near:1', calls: 3 },
+    { peer: 'id-near', state: 'retiring', address: 'near:1', calls: 2 },
+  ]
+  const views = new Views({
+    ...{ identity, version: '1.2.3', router, overlay, http: undefined, nowMs: () => NOW_MS },
+    callPlane: { links: () => callLinks } as unknown as CallPlane,
+    catalog: new Catalog({ sources: [], log: silentLog }),
+    state: () => 'up',
+    listen: () => ({ overlay: 'o:1', calls: 'c:2', http: 'h:3', admin: 'a:4' }),
+    advertise: () => ['203.0.113.7'],
+    calls: () => ({ inFlight: 1, total: 2, failed: 3 }),
+  })
+  return { views, router }
+}
+
+describe('the views', () => {
+  test('nodes come nearest first, this one before all, those out of reach last and without a round trip', () => {
+    expect(createViews().views.nodes()).toEqual([
+      { node: 'me', id: identity.nodeId, region: 'region-me', state: 'self', rttMs: 0, via: '', version: '1.2.3' },
+      { node: 'near', id: 'id-near', region: 'region-near', state: 'up', rttMs: 10, via: '', version: '1.2.3' },
+      { node: 'far', id: 'id-far', region: 'region-far', state: 'up', rttMs: 30, via: 'near', version: '1.2.3' },
+      {
+        node: 'lost',
+        id: 'id-lost',
+        region: 'region-lost',
+        state: 'unreachable',
+        rttMs: null,
+        via: '',
+        version: '1.2.3',
+      },
+    ])
+  })
+
+  test('a node that is stopping says so of itself', () => {
+    expect(createViews('draining').views.nodes()[0]).toMatchObject({ node: 'me', state: 'draining' })
+  })
+
+  test('routes tell state, cost, relays and age; a cost that is infinite is null in JSON', () => {
+    const orders = createViews()
+      .views.routes()
+      .filter(({ service }) => service === 'orders')
+    expect(orders.map(({ node, state, costMs, via, ageMs }) => [node, state, costMs, via, ageMs])).toEqual([
+      ['far', 'ready', 34, 'near', 3000],
+      ['near', 'no-healthy-instance', 12, '', 3000],
+      ['lost', 'unreachable', null, '', 3000],
+    ])
+    expect(JSON.parse(JSON.stringify(orders))).toEqual(orders)
+  })
+
+  test('services count what can be reached, and name who would answer', () => {
+    expect(createViews().views.services()).toEqual([
+      { service: 'billing', protocol: 'tcp', nodes: 1, instances: 2, healthy: 1, closest: 'me' },
+      { service: 'orders', protocol: 'http', nodes: 2, instances: 4, healthy: 2, closest: 'far' },
+    ])
+  })
+
+  test('an explanation says of each place why it is first, or out', () => {
+    const explained = createViews().views.explain('orders')
+    expect(explained).toMatchObject({ service: 'orders', node: 'me', known: true, choice: 'far' })
+    expect(explained.candidates.map(({ node, rank, why }) => [node, rank, why])).toEqual([
+      ['far', 1, 'nearest of those that can answer'],
+      ['near', null, 'out: none of its 2 instances is healthy'],
+      ['lost', null, 'out: no path of live links leads there'],
+    ])
+    expect(explained.candidates[0]?.parts).toEqual({ rttMs: 30, hopsMs: 4 })
+    expect(explained.summary).toContain('answered at far, 34 ms away; 1 of 3 places can answer')
+  })
+
+  test('a service nobody offers is explained as such', () => {
+    expect(createViews().views.explain('nothing')).toMatchObject({
+      ...{ known: false, candidates: [], choice: null },
+      summary: 'no node of the mesh offers nothing',
+    })
+  })
+
+  test('a service answered here says so', () => {
+    const explained = createViews().views.explain('billing')
+    expect(explained.candidates[0]).toMatchObject({ rank: 1, why: 'this node itself: no travel', costMs: 0 })
+    expect(explained.summary).toContain('answered here')
+  })
+
+  test('links join what the overlay and the call plane know, and list nodes without a link as down', () => {
+    const links = createViews().views.links()
+    expect(links.map(({ node, overlay, calls, inFlight }) => [node, overlay, calls, inFlight])).toEqual([
+      ['far', 'down', 'down', 0],
+      ['id-nameless', 'down', 'down', 0],
+      ['lost', 'down', 'down', 0],
+      ['near', 'up', 'up', 5],
+    ])
+    expect(links[3]).toMatchObject({ rttMs: 10, lossRatio: 0.012, address: 'near:1' })
+    expect(links[0]).toMatchObject({ rttMs: null, address: 'far:1' })
+  })
+
+  test('the status counts nodes, services and routes, and passes on what the daemon says of itself', () => {
+    const status = createViews().views.status()
+    expect(status).toMatchObject({
+      ...{
+        node: 'me',
+        id: identity.nodeId,
+        mesh: 'test',
+        state: 'up',
+        services: 2,
+        routes: 4,
+        advertise: ['203.0.113.7'],
+      },
+      nodes: { known: 4, reachable: 3 },
+      calls: { inFlight: 1, total: 2, failed: 3 },
+      listen: { admin: 'a:4' },
+    })
+    expect(status.memory.rssBytes).toBeGreaterThan(0)
+  })
+
+  test('a node without the http registry says how to have one', () => {
+    expect(() => createViews().views.register('orders', 'a', {})).toThrow(
+      expect.objectContaining({ code: 'bad-registry', message: expect.stringContaining('{ type: http }') }),
+    )
+    expect(createViews().views.registrations()).toEqual([])
+  })
+})

@@ -1,0 +1,94 @@
+import type { Version } from './frame.ts'
+import type { NodeId } from './model.ts'
+
+/** Hashes kept, one for each share of the origins; a summary sends as many as the number of origins is worth. */
+const FINE_BUCKETS = 1024
+/** Origins that share a hash in a summary, about: 4 bytes of summary for each 4 origins, and little to say when one differs. */
+const ORIGINS_PER_BUCKET = 4
+
+/** Some of the buckets that origins fall into: `indexes` of `count`, a power of two. */
+export interface Scope {
+  readonly count: number
+  readonly indexes: ReadonlySet<number>
+}
+
+/**
+ * Hashes over (origin, incarnation, sequence) of all origins, kept up to date as they change, in buckets: two nodes
+ * that know the same have equal hashes, and two that differ find out in which buckets without telling everything.
+ */
+export class DigestIndex {
+  private readonly fine = new Uint32Array(FINE_BUCKETS)
+  private readonly hashes = new Map<NodeId, number>()
+
+  set(origin: NodeId, version: Version): void {
+    const bucket = bucketOf(origin, FINE_BUCKETS)
+    const hash = versionHash(origin, version)
+    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (this.hashes.get(origin) ?? 0) ^ hash
+    this.hashes.set(origin, hash)
+  }
+
+  delete(origin: NodeId): void {
+    const bucket = bucketOf(origin, FINE_BUCKETS)
+    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (this.hashes.get(origin) ?? 0)
+    this.hashes.delete(origin)
+  }
+
+  /** The hashes as they are sent: 4 bytes each, big endian, as many as the origins known here are worth. */
+  summary(): Uint8Array {
+    return this.folded(bucketsFor(this.hashes.size))
+  }
+
+  /** The buckets in which a neighbour's summary differs from what is known here; undefined: none. */
+  compare(theirs: Uint8Array): Scope | undefined {
+    const mine = this.folded(theirs.length / 4)
+    const indexes = new Set<number>()
+    for (let i = 0; i < mine.length; i++) if (mine[i] !== theirs[i]) indexes.add(i >> 2)
+    return indexes.size === 0 ? undefined : { count: theirs.length / 4, indexes }
+  }
+
+  private folded(count: number): Uint8Array {
+    const coarse = new Uint32Array(count)
+    for (let i = 0; i < FINE_BUCKETS; i++) {
+      const at = i & (count - 1)
+      coarse[at] = (coarse[at] ?? 0) ^ (this.fine[i] ?? 0)
+    }
+    const bytes = new Uint8Array(count * 4)
+    const view = new DataView(bytes.buffer)
+    coarse.forEach((hash, i) => {
+      view.setUint32(i * 4, hash)
+    })
+    return bytes
+  }
+}
+
+export function isInScope(origin: NodeId, scope: Scope): boolean {
+  return scope.indexes.has(bucketOf(origin, scope.count))
+}
+
+/** Whether a number of buckets is one that a summary may have. */
+export function isBucketCount(count: number): boolean {
+  return Number.isInteger(count) && count >= 1 && count <= FINE_BUCKETS && (count & (count - 1)) === 0
+}
+
+function bucketsFor(origins: number): number {
+  let count = 1
+  while (count * ORIGINS_PER_BUCKET < origins && count < FINE_BUCKETS) count *= 2
+  return count
+}
+
+function bucketOf(origin: NodeId, count: number): number {
+  return hashText(origin, 0x811c9dc5) & (count - 1)
+}
+
+function versionHash(origin: NodeId, { incarnation, contiguous }: Version): number {
+  return hashText(`${origin} ${incarnation} ${contiguous}`, 0x01000193)
+}
+
+/** FNV-1a finished as murmur3 does; 32 bits, unsigned. Over UTF-16 units: ids are ASCII. */
+export function hashText(text: string, seed: number): number {
+  let hash = seed
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}

@@ -1,0 +1,119 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import type { LinkInfo, NodeId } from './model.ts'
+import { HOP_COST_MS, HOPS_MAX, linkCostMs, type Path, shortestPaths } from './paths.ts'
+
+type Links = Map<NodeId, Map<NodeId, LinkInfo>>
+
+/** `a b 10` states a link of 10 ms at a; both ends are stated by two lines. */
+function links(...lines: string[]): Links {
+  const states: Links = new Map()
+  for (const line of lines) {
+    const [from = '', to = '', rtt = '0', loss = '0'] = line.split(' ')
+    const own = states.get(from) ?? new Map<NodeId, LinkInfo>()
+    states.set(from, own.set(to, { rttMs: Number(rtt), lossRatio: Number(loss) }))
+  }
+  return states
+}
+const both = (a: string, b: string, rtt: number): string[] => [`${a} ${b} ${rtt}`, `${b} ${a} ${rtt}`]
+
+/** Every simple path of at most `HOPS_MAX` links, tried out; the best by cost, then hops, then ids. */
+function oracle(self: NodeId, states: Links): Map<NodeId, Path> {
+  const best = new Map<NodeId, Path>()
+  const better = (a: Path, b: Path): boolean => {
+    if (a.costMs !== b.costMs) return a.costMs < b.costMs
+    if (a.path.length !== b.path.length) return a.path.length < b.path.length
+    return a.path.join('>') < b.path.join('>')
+  }
+  const walk = (at: NodeId, path: Path): void => {
+    const known = best.get(at)
+    if (known === undefined || better(path, known)) best.set(at, path)
+    if (path.path.length === HOPS_MAX) return
+    for (const [to, mine] of states.get(at) ?? []) {
+      const theirs = states.get(to)?.get(at)
+      if (to === self || path.path.includes(to) || (at !== self && theirs === undefined)) continue
+      const counted = at !== self && theirs !== undefined && linkCostMs(theirs) > linkCostMs(mine) ? theirs : mine
+      const costMs = path.costMs + linkCostMs(counted)
+      walk(to, { path: [...path.path, to], rttMs: path.rttMs + counted.rttMs, costMs })
+    }
+  }
+  walk(self, { path: [], rttMs: 0, costMs: 0 })
+  return best
+}
+
+const NODES = ['a', 'b', 'c', 'd', 'e', 'f', 'g']
+const graph = fc
+  .array(fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.nat(6), fc.constantFrom(0, 0, 0.5, 1)), {
+    minLength: 5,
+    maxLength: 40,
+    size: 'max',
+  })
+  .map(rows => links(...rows.flatMap(([a, b, rtt, loss]) => [`${a} ${b} ${rtt} ${loss}`, `${b} ${a} ${rtt}`])))
+const lopsided = fc
+  .array(fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.nat(6)), { maxLength: 30, size: 'max' })
+  .map(rows => links(...rows.map(row => row.join(' '))))
+
+describe('paths', () => {
+  test('the cheapest path to every node is found, and no path where none is', () => {
+    fc.assert(
+      fc.property(fc.oneof(graph, lopsided), states => {
+        expect(shortestPaths('a', states)).toEqual(oracle('a', states))
+      }),
+      { numRuns: 400 },
+    )
+  })
+
+  test('the order in which links became known makes no difference', () => {
+    fc.assert(
+      fc.property(graph, states => {
+        const turned: Links = new Map([...states].reverse().map(([node, own]) => [node, new Map([...own].reverse())]))
+        expect(shortestPaths('a', turned)).toEqual(shortestPaths('a', states))
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('a link that only one end states leads nowhere', () => {
+    const states = links(...both('a', 'b', 10), 'b c 10')
+    expect([...shortestPaths('a', states).keys()]).toEqual(['a', 'b'])
+  })
+
+  test("this node's own link counts on its own word, at its own round trip", () => {
+    expect(shortestPaths('a', links('a b 10', 'b a 90')).get('b')?.rttMs).toBe(10)
+    expect(shortestPaths('a', links('a b 10')).get('b')?.path).toEqual(['b'])
+    expect(shortestPaths('a', links('b a 10')).get('b')).toBeUndefined()
+  })
+
+  test('of two statements of one link the dearer counts', () => {
+    const states = links(...both('a', 'b', 10), 'b c 10', 'c b 50')
+    expect(shortestPaths('a', states).get('c')?.rttMs).toBe(60)
+  })
+
+  test('a path of more than four links is no path', () => {
+    const chain = 'abcdef'.split('')
+    const lines = chain.slice(1).flatMap((node, i) => both(chain[i] as string, node, 1))
+    const paths = shortestPaths('a', links(...lines))
+    expect(paths.get('e')?.path).toEqual(['b', 'c', 'd', 'e'])
+    expect(paths.has('f')).toBe(false)
+  })
+
+  test('a short dear path is kept for what lies beyond the reach of a long cheap one', () => {
+    const cheap = [...both('a', 'b', 1), ...both('b', 'c', 1), ...both('c', 'd', 1), ...both('d', 'x', 1)]
+    const paths = shortestPaths('a', links(...cheap, ...both('a', 'x', 500), ...both('x', 'y', 1)))
+    expect(paths.get('x')?.path).toEqual(['b', 'c', 'd', 'x'])
+    expect(paths.get('y')?.path).toEqual(['x', 'y'])
+  })
+
+  test('of equal costs fewer hops win, then the smaller ids', () => {
+    const tie = links(...both('a', 'b', 1), ...both('b', 'c', 1), ...both('a', 'c', 2 + HOP_COST_MS))
+    expect(shortestPaths('a', tie).get('c')?.path).toEqual(['c'])
+    const diamond = links(...both('a', 'c', 1), ...both('a', 'b', 1), ...both('c', 'd', 1), ...both('b', 'd', 1))
+    expect(shortestPaths('a', diamond).get('d')?.path).toEqual(['b', 'd'])
+  })
+
+  test('loss makes a link dearer, and a hop costs something by itself', () => {
+    expect(linkCostMs({ rttMs: 10, lossRatio: 0 })).toBe(10 + HOP_COST_MS)
+    expect(linkCostMs({ rttMs: 10, lossRatio: 0.5 })).toBe(20 + HOP_COST_MS)
+    expect(linkCostMs({ rttMs: 10, lossRatio: 5 })).toBe(30 + HOP_COST_MS)
+  })
+})

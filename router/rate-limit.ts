@@ -1,0 +1,33 @@
+/** A token bucket: `burst` at once, `perSecond` for ever. Decides, does nothing; times are the caller's. */
+export class RateLimit {
+  private readonly perSecond: number
+  private readonly burst: number
+  private tokens: number
+  private atMs: number
+
+  constructor(options: { readonly perSecond: number; readonly burst: number }, nowMs: number) {
+    this.perSecond = options.perSecond
+    this.burst = options.burst
+    this.tokens = options.burst
+    this.atMs = nowMs
+  }
+
+  /** Takes `cost` tokens if they are there. */
+  take(cost: number, nowMs: number): boolean {
+    this.refill(nowMs)
+    if (this.tokens < cost) return false
+    this.tokens -= cost
+    return true
+  }
+
+  /** Milliseconds until a token is there. */
+  waitMs(nowMs: number): number {
+    this.refill(nowMs)
+    return this.tokens >= 1 ? 0 : ((1 - this.tokens) / this.perSecond) * 1000
+  }
+
+  private refill(nowMs: number): void {
+    this.tokens = Math.min(this.burst, this.tokens + ((nowMs - this.atMs) / 1000) * this.perSecond)
+    this.atMs = nowMs
+  }
+}

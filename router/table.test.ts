@@ -1,0 +1,154 @@
+import { describe, expect, test } from 'vitest'
+import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from './entry.ts'
+import type { NodeInfo, ServiceInfo } from './model.ts'
+import { Table } from './table.ts'
+
+const info = (name: string, state: NodeInfo['state'] = 'up'): unknown =>
+  encodeNodeInfo({ name, region: `region-${name}`, version: '1', overlay: [], calls: [], state })
+const service = (healthy = 1, over: Partial<ServiceInfo> = {}): unknown =>
+  encodeServiceInfo({
+    protocol: 'http',
+    instances: Math.max(healthy, 1),
+    healthy,
+    weight: healthy,
+    labels: {},
+    ...over,
+  })
+
+function link(table: Table, a: string, b: string, rttMs: number): void {
+  table.update(a, linkKey(b), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+  table.update(b, linkKey(a), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+}
+
+/** `me` with links of 10, 20 and 20 ms to b, c and d; all three and `me` serve orders. */
+function mesh(self = 'me'): Table {
+  const table = new Table(self)
+  for (const [i, name] of ['me', 'b', 'c', 'd'].entries()) {
+    table.update(name, NODE_KEY, info(name), 0)
+    table.update(name, serviceKey('orders'), service(), 1000 + i)
+  }
+  link(table, 'me', 'b', 10)
+  link(table, 'me', 'd', 20)
+  link(table, 'me', 'c', 20)
+  return table
+}
+const order = (table: Table): string[] => table.candidates('orders').map(({ node }) => node)
+
+describe('the table', () => {
+  test('candidates come nearest first, this node itself before all, and equal costs by node id', () => {
+    expect(order(mesh())).toEqual(['me', 'b', 'c', 'd'])
+    expect(mesh().candidates('orders')[1]).toMatchObject({ name: 'b', region: 'region-b', path: ['b'], rttMs: 10 })
+    expect(mesh().candidates('orders')[0]).toMatchObject({ path: [], rttMs: 0, costMs: 0 })
+  })
+
+  test('a service nobody offers has no candidates and is not known; one without a place is known', () => {
+    const table = mesh()
+    expect([table.candidates('nothing'), table.knows('nothing')]).toEqual([[], false])
+    for (const node of ['me', 'b', 'c', 'd']) table.update(node, serviceKey('orders'), service(0), 0)
+    expect([order(table), table.knows('orders')]).toEqual([[], true])
+  })
+
+  test('each reason not to take calls is told, after those that do', () => {
+    const table = mesh()
+    table.update('b', NODE_KEY, info('b', 'draining'), 0)
+    table.update('c', serviceKey('orders'), service(0), 0)
+    table.update('e', NODE_KEY, info('e'), 0)
+    table.update('e', serviceKey('orders'), service(), 0)
+    expect(table.explain('orders').map(({ node, state }) => `${node} ${state}`)).toEqual([
+      'me ready',
+      'd ready',
+      'b draining',
+      'c no-healthy-instance',
+      'e unreachable',
+    ])
+    expect(order(table)).toEqual(['me', 'd'])
+    expect(table.explain('orders').at(-1)?.costMs).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  test('a route is usable only while a path leads to its owner', () => {
+    const table = mesh()
+    expect(order(table)).toContain('b')
+    table.update('b', linkKey('me'), undefined, 0)
+    // This node's own word is enough for its own link; when it goes, the route goes.
+    expect(order(table)).toContain('b')
+    table.update('me', linkKey('b'), undefined, 0)
+    expect(order(table)).toEqual(['me', 'c', 'd'])
+    link(table, 'c', 'b', 5)
+    expect(table.candidates('orders').find(({ node }) => node === 'b')?.path).toEqual(['c', 'b'])
+  })
+
+  test('a cached answer does not outlive a change of links, nodes or services', () => {
+    const table = mesh()
+    order(table)
+    link(table, 'me', 'd', 1)
+    expect(order(table)).toEqual(['me', 'd', 'b', 'c'])
+    table.update('d', NODE_KEY, info('d', 'draining'), 0)
+    expect(order(table)).toEqual(['me', 'b', 'c'])
+    table.update('b', serviceKey('orders'), undefined, 0)
+    expect(order(table)).toEqual(['me', 'c'])
+  })
+
+  test('a service of a node that never said who it is takes no calls', () => {
+    const table = new Table('me')
+    table.update('b', serviceKey('orders'), service(), 0)
+    link(table, 'me', 'b', 1)
+    expect(order(table)).toEqual([])
+    table.update('b', NODE_KEY, info('b'), 0)
+    expect(order(table)).toEqual(['b'])
+  })
+
+  test('values that cannot be read count as absent, entries of later versions as nothing', () => {
+    const table = mesh()
+    expect(table.update('b', serviceKey('orders'), { i: 'many' }, 0)).toBe('orders')
+    expect(order(table)).toEqual(['me', 'c', 'd'])
+    expect(table.update('b', 'zone/later', { x: 1 }, 0)).toBeUndefined()
+    table.update('me', linkKey('c'), 'near', 0)
+    expect(order(table)).toEqual(['me', 'd'])
+  })
+
+  test('forgetting a node takes its routes, its links and its name, and nothing else', () => {
+    const table = mesh()
+    table.update('b', serviceKey('only-b'), service(), 0)
+    link(table, 'b', 'e', 1)
+    table.update('e', NODE_KEY, info('e'), 0)
+    table.update('e', serviceKey('orders'), service(), 0)
+    expect(order(table)).toContain('e')
+    table.forget('b')
+    expect(order(table)).toEqual(['me', 'c', 'd'])
+    expect([table.knows('only-b'), table.nodeInfo('b'), table.link('b', 'e')]).toEqual([false, undefined, undefined])
+    expect([...table.nodeIds()]).not.toContain('b')
+    expect([...table.services()]).toEqual(['orders'])
+    table.forget('nobody')
+  })
+
+  test('an entry that is said again unchanged keeps its age and is no change', () => {
+    const table = mesh()
+    expect(table.update('b', serviceKey('orders'), service(), 9000)).toBeUndefined()
+    expect(table.explain('orders').find(({ node }) => node === 'b')?.sinceMs).toBe(1001)
+    expect(table.update('b', serviceKey('orders'), service(2), 9000)).toBe('orders')
+    expect(table.explain('orders').find(({ node }) => node === 'b')?.sinceMs).toBe(9000)
+  })
+
+  test('services and nodes are listed as they stand', () => {
+    const table = mesh()
+    table.update('c', serviceKey('billing'), service(), 0)
+    expect([...table.services()].sort()).toEqual(['billing', 'orders'])
+    expect([...table.servicesOf('c')].sort()).toEqual(['billing', 'orders'])
+    expect([...table.servicesOf('nobody')]).toEqual([])
+    table.update('c', serviceKey('billing'), undefined, 0)
+    expect(table.knows('billing')).toBe(false)
+  })
+
+  test('two nodes with equal records choose the same way for the same starting point', () => {
+    const [one, other] = [mesh('b'), new Table('b')]
+    for (const name of ['d', 'c', 'b', 'me']) {
+      other.update(name, serviceKey('orders'), service(), 0)
+      other.update(name, NODE_KEY, info(name), 0)
+    }
+    link(other, 'c', 'me', 20)
+    link(other, 'd', 'me', 20)
+    link(other, 'b', 'me', 10)
+    expect(order(other)).toEqual(order(one))
+    expect(order(one)).toEqual(['b', 'me', 'c', 'd'])
+  })
+})
