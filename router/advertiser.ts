@@ -118,6 +118,11 @@ export class Advertiser {
     this.record.reincarnate(above)
   }
 
+  /** Whether little was told lately, so that one more batch at once is no burden. */
+  isCalm(nowMs: number): boolean {
+    return this.pace.left(nowMs) > PUBLISH_RATE.burst - 3
+  }
+
   /** When `publish` has something to do. */
   get nextAtMs(): number {
     return this.publishAtMs

@@ -20,6 +20,12 @@ export class RateLimit {
     return true
   }
 
+  /** Tokens that are there. */
+  left(nowMs: number): number {
+    this.refill(nowMs)
+    return this.tokens
+  }
+
   /** Milliseconds until a token is there. */
   waitMs(nowMs: number): number {
     this.refill(nowMs)

@@ -89,6 +89,8 @@ const HELD_BYTES_MAX = 512 * 1024 * 1024
 const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 /** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
+/** A neighbour with so few links depends on each: what is fresh is always handed on to it. */
+const LINKS_FEW = 2
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -213,7 +215,8 @@ export class Router {
   private onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
     this.neighbours.set(to, { askedAtMs: Number.NEGATIVE_INFINITY, rate: new RateLimit(NEIGHBOUR_RATE, nowMs) })
     this.own.onLinkUp(to, rttMs, nowMs)
-    this.publish(nowMs)
+    // A link is news that others wait for; the fourth of a burst leaves with those that follow it.
+    if (this.own.isCalm(nowMs)) this.publish(nowMs)
     this.send(to, { type: 'summary', hashes: this.index.summary() })
     this.expectNews(nowMs)
   }
@@ -489,7 +492,9 @@ export class Router {
     const wanted = new Map<NodeId, Batch[]>()
     for (const [origin, its] of Map.groupBy(batches, batch => batch.origin)) {
       const apart = others.filter(to => this.table.link(origin, to) === undefined)
-      for (const to of new Set([...this.pick(apart, this.options.handOnMax), ...lucky])) {
+      // Who has hardly any other link has it from here or not at all; of the rest a few are enough.
+      const dependent = apart.filter(to => this.table.linkCount(to) <= LINKS_FEW)
+      for (const to of new Set([...dependent, ...this.pick(apart, this.options.handOnMax), ...lucky])) {
         if (to !== origin) wanted.set(to, [...(wanted.get(to) ?? []), ...its])
       }
     }

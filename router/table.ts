@@ -113,6 +113,11 @@ export class Table {
     return this.links.get(node)?.get(to)
   }
 
+  /** How many links `node` states. */
+  linkCount(node: NodeId): number {
+    return this.links.get(node)?.size ?? 0
+  }
+
   /** How calls get to `node` now; undefined: no way. */
   path(node: NodeId): Path | undefined {
     this.knownPaths ??= shortestPaths(this.self, this.links, this.hopsMax)

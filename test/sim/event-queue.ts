@@ -4,9 +4,11 @@ interface Planned {
   readonly run: () => void
 }
 
-/** Virtual time: things happen in the order of (time, sequence), and nobody waits. */
+/** Virtual time: things happen in the order of (time, sequence), and nobody waits. A heap with four children a node. */
 export class EventQueue {
   nowMs = 0
+  /** Things done so far. */
+  done = 0
   private sequence = 0
   private readonly heap: Planned[] = []
 
@@ -14,44 +16,58 @@ export class EventQueue {
     return this.heap.length
   }
 
+  /** `run` happens at `atMs`, or now if that is over. */
   at(atMs: number, run: () => void): void {
     const planned = { atMs: Math.max(atMs, this.nowMs), sequence: this.sequence++, run }
-    this.heap.push(planned)
-    let i = this.heap.length - 1
+    const { heap } = this
+    let i = heap.length
+    heap.push(planned)
     while (i > 0) {
-      const parent = (i - 1) >> 1
-      if (isBefore(this.heap[parent] as Planned, planned)) break
-      this.heap[i] = this.heap[parent] as Planned
+      const parent = (i - 1) >> 2
+      const above = heap[parent] as Planned
+      // A later sequence never goes before an equal time, so the time alone decides here.
+      if (above.atMs <= planned.atMs) break
+      heap[i] = above
       i = parent
     }
-    this.heap[i] = planned
+    heap[i] = planned
+  }
+
+  after(ms: number, run: () => void): void {
+    this.at(this.nowMs + ms, run)
   }
 
   /** Runs everything due until `untilMs`, which is then the time. */
   runUntil(untilMs: number): void {
-    while (this.heap.length > 0 && (this.heap[0] as Planned).atMs <= untilMs) {
+    const { heap } = this
+    while (heap.length > 0 && (heap[0] as Planned).atMs <= untilMs) {
       const next = this.take()
       this.nowMs = next.atMs
+      this.done++
       next.run()
     }
     this.nowMs = untilMs
   }
 
   private take(): Planned {
-    const first = this.heap[0] as Planned
-    const last = this.heap.pop() as Planned
-    if (this.heap.length === 0) return first
+    const { heap } = this
+    const first = heap[0] as Planned
+    const last = heap.pop() as Planned
+    const { length } = heap
+    if (length === 0) return first
     let i = 0
     for (;;) {
-      let child = 2 * i + 1
-      if (child >= this.heap.length) break
-      const right = this.heap[child + 1]
-      if (right !== undefined && isBefore(right, this.heap[child] as Planned)) child++
-      if (isBefore(last, this.heap[child] as Planned)) break
-      this.heap[i] = this.heap[child] as Planned
-      i = child
+      let least = 4 * i + 1
+      if (least >= length) break
+      const end = Math.min(least + 4, length)
+      for (let child = least + 1; child < end; child++) {
+        if (isBefore(heap[child] as Planned, heap[least] as Planned)) least = child
+      }
+      if (isBefore(last, heap[least] as Planned)) break
+      heap[i] = heap[least] as Planned
+      i = least
     }
-    this.heap[i] = last
+    heap[i] = last
     return first
   }
 }

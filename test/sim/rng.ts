@@ -17,3 +17,37 @@ export function seededRandom(seed: number): () => number {
   for (let i = 0; i < 15; i++) next()
   return next
 }
+
+/**
+ * A source of its own for one purpose (`loss`, `router/n7` …), so that one more draw in one place shifts no other place.
+ * The purpose is part of the seed; equal purposes give equal streams.
+ */
+export function randomFor(seed: number, purpose: string): () => number {
+  return seededRandom(hash32(`${seed} ${purpose}`))
+}
+
+/** FNV-1a, finished as murmur3 does; 32 bits. */
+export function hash32(text: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}
+
+/** One of `items`, which must not be empty. */
+export function pickOne<T>(random: () => number, items: readonly T[]): T {
+  return items[Math.floor(random() * items.length)] as T
+}
+
+/** A copy of `items` in random order (Fisher-Yates). */
+export function shuffle<T>(random: () => number, items: readonly T[]): T[] {
+  const shuffled = [...items]
+  for (let i = shuffled.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1))
+    const held = shuffled[i] as T
+    shuffled[i] = shuffled[j] as T
+    shuffled[j] = held
+  }
+  return shuffled
+}

@@ -1,232 +1,413 @@
-import { createHash } from 'node:crypto'
-import { encodeMsgpack } from '../../router/msgpack.ts'
-import type { NodeInfo } from '../../router/model.ts'
-import { Router, type RouterEffect, type RouterEvent, type RouterOptions } from '../../router/router.ts'
+import type { LocalService, NodeId, NodeInfo, ServiceName } from '../../router/model.ts'
+import type { RouterEffect, RouterEvent, RouterOptions } from '../../router/router.ts'
+import { findDisagreement } from './check-agreement.ts'
 import { EventQueue } from './event-queue.ts'
-import { seededRandom } from './rng.ts'
+import { randomFor } from './rng.ts'
+import { RouterProtocol } from './router-protocol.ts'
+import { nodeIdOf, SimSigning } from './signing.ts'
+import { type LinkEnd, type SimClock, SimNode } from './sim-node.ts'
+import { OVERLAY_DEFAULTS, type OverlayOptions, SimOverlay } from './sim-overlay.ts'
+import type { ProtocolSeed, SimProtocol } from './sim-protocol.ts'
+import { Transcript } from './transcript.ts'
+import { WIRE_DEFAULTS, type WireConditions } from './wire.ts'
 
-/** Heartbeats missed before a link is down: the daemon's rule, one a second and three missed. */
-export const DETECT_MS = 3000
+/** Unix milliseconds at which every simulation begins: a round number that looks like a date. */
+const EPOCH_MS = 1_800_000_000_000
 
-export interface SimLink {
-  rttMs: number
-  /** Share of frames lost, 0..1. */
-  loss: number
-  up: boolean
+/** What others may want to know as it happens. */
+export interface MeshObserver {
+  /** A registry changed, at the owner. `service.instances` 0: withdrawn; `before` undefined: it was not offered. */
+  onLocal?(owner: SimNode, service: LocalService, before: LocalService | undefined): void
+  /** A node's routes of a service may have changed. */
+  onRoutes?(node: SimNode, service: ServiceName): void
+  onUp?(node: SimNode): void
+  onDown?(node: SimNode): void
 }
 
-interface SimNode {
-  readonly name: string
-  router: Router
-  incarnation: number
-  /** Counts the lives of this node, so that what was meant for an earlier one does not reach the next. */
-  life: number
-  alive: boolean
-  wakeAtMs: number
-  readonly links: Set<string>
+export interface SimMeshOptions {
+  readonly seed: number
+  /** How the wire from one node to another begins; undefined: they have none. Default: as `link` says. */
+  readonly conditions?: (from: SimNode, to: SimNode) => Partial<WireConditions> | undefined
+  readonly overlay?: Partial<OverlayOptions>
+  readonly router?: Partial<RouterOptions>
+  readonly signatures?: 'stub' | 'ed25519'
+  /** What the nodes run. Default: the router. */
+  readonly protocol?: (deps: ProtocolSeed) => SimProtocol
+  /** Default: one of its own. False: none, which is a little faster. */
+  readonly transcript?: Transcript | false
 }
 
-/**
- * Routers on a network that exists only in memory and in virtual time. Signatures are hashes: what they prove is
- * tested beside router/, here only who may say what matters.
- */
+/** A `step` that threw: always a bug of the router. */
+export interface Crash {
+  readonly node: string
+  readonly atMs: number
+  readonly error: unknown
+}
+
+/** A mesh that exists in memory and in virtual time only: routers, an overlay, and everything that can happen to them. */
 export class SimMesh {
   readonly queue = new EventQueue()
   readonly nodes = new Map<string, SimNode>()
-  readonly links = new Map<string, SimLink>()
+  readonly overlay: SimOverlay
+  readonly signing: SimSigning
+  readonly transcript: Transcript | undefined
+  readonly observers: MeshObserver[] = []
   readonly notes: { node: string; event: string; reason: string }[] = []
-  bytesSent = 0
-  private readonly random: () => number
-  private readonly options: Partial<RouterOptions>
+  readonly crashes: Crash[] = []
+  private readonly byId = new Map<NodeId, SimNode>()
+  private readonly links = new Map<string, Partial<WireConditions>>()
+  private readonly options: SimMeshOptions
+  private readonly incarnationRandom: () => number
 
-  constructor(seed: number, options: Partial<RouterOptions> = {}) {
-    this.random = seededRandom(seed)
+  constructor(options: SimMeshOptions) {
     this.options = options
+    this.signing = new SimSigning(options.signatures ?? 'stub')
+    this.transcript = options.transcript === false ? undefined : (options.transcript ?? new Transcript())
+    this.incarnationRandom = randomFor(options.seed, 'incarnation')
+    const conditions = options.conditions ?? ((from: SimNode, to: SimNode) => this.links.get(`${from.name} ${to.name}`))
+    this.overlay = new SimOverlay(
+      {
+        queue: this.queue,
+        seed: options.seed,
+        transcript: this.transcript,
+        node: id => this.byId.get(id),
+        conditions: (from, to) => {
+          const given = conditions(from, to)
+          return given === undefined ? undefined : { ...WIRE_DEFAULTS, ...given }
+        },
+        step: (node, event) => this.step(node, event),
+      },
+      { ...OVERLAY_DEFAULTS, ...options.overlay },
+    )
   }
 
-  addNode(name: string): void {
-    const node: SimNode = {
-      name,
-      router: this.makeRouter(name, 100),
-      incarnation: 100,
-      life: 0,
-      alive: true,
-      wakeAtMs: Number.POSITIVE_INFINITY,
-      links: new Set(),
+  get nowMs(): number {
+    return this.queue.nowMs
+  }
+
+  node(name: string): SimNode {
+    const node = this.nodes.get(name)
+    if (node === undefined) throw new Error(`simulation: expected the name of a node, found "${name}"; add it first`)
+    return node
+  }
+
+  byNodeId(id: NodeId): SimNode | undefined {
+    return this.byId.get(id)
+  }
+
+  /** Names in place of ids, for people. */
+  nameOf(id: NodeId): string {
+    return this.byId.get(id)?.name ?? id
+  }
+
+  living(): SimNode[] {
+    return [...this.nodes.values()].filter(node => node.alive)
+  }
+
+  // Nodes --------------------------------------------------------------------------------------------------------
+
+  /** A new node that starts now. `seeds`: the nodes it is configured to join through. */
+  addNode(
+    name: string,
+    options: { region?: string; seeds?: readonly string[]; clock?: Partial<SimClock>; services?: LocalService[] } = {},
+  ): SimNode {
+    const id = nodeIdOf(name)
+    const identity = { name, id, region: options.region ?? `region-${name}`, index: this.nodes.size }
+    const incarnation = this.freshIncarnation(options.clock?.wallAheadMs ?? 0)
+    const node = new SimNode(identity, this.makeProtocol(id, incarnation, 0), incarnation)
+    Object.assign(node.clock, options.clock)
+    for (const seed of options.seeds ?? []) {
+      node.seeds.add(this.node(seed).id)
+      node.known.add(this.node(seed).id)
     }
+    for (const service of options.services ?? []) node.services.set(service.name, service)
     this.nodes.set(name, node)
-    this.step(node, { type: 'self', info: infoOf(name) })
+    this.byId.set(id, node)
+    this.start(node)
+    return node
   }
 
-  link(a: string, b: string, rttMs: number, loss = 0): void {
-    this.links.set(linkName(a, b), { rttMs, loss, up: true })
-    this.connect(a, b)
+  /** Gone without a word. `host`: its machine too, so that not even dials are refused. */
+  crash(name: string, host = true): void {
+    const node = this.node(name)
+    if (!node.alive) return
+    this.transcript?.add(this.nowMs, 'crash', name, '')
+    this.end(node, !host)
+    node.hostUp = !host
   }
 
-  /** Every packet between the two is lost from now on; both notice after the detection time. */
-  cut(a: string, b: string): void {
-    const link = this.linkOf(a, b)
-    link.up = false
-    this.queue.at(this.queue.nowMs + DETECT_MS, () => {
-      if (!link.up) this.disconnect(a, b)
-    })
+  /** The process ends: its connections are closed, and dials are refused. */
+  stop(name: string): void {
+    this.crash(name, false)
+  }
+
+  /**
+   * Starts again. It keeps its identity and its registry's services unless `services` is false; the addresses it knew
+   * unless `state` is false; and with `clock` lost it takes an incarnation below those it has used.
+   */
+  restart(name: string, options: { state?: boolean; services?: boolean; clock?: 'kept' | 'lost' } = {}): void {
+    const node = this.node(name)
+    if (node.alive) this.end(node, true)
+    node.incarnation =
+      options.clock === 'lost' ? node.incarnation - 10 * 1024 : this.freshIncarnation(node.clock.wallAheadMs)
+    if (options.services === false) node.services.clear()
+    if (options.state === false) {
+      node.known.clear()
+      for (const seed of node.seeds) node.known.add(seed)
+    }
+    node.protocol = this.makeProtocol(node.id, node.incarnation, node.life)
+    node.alive = true
+    node.hostUp = true
+    node.state = 'up'
+    this.start(node)
+  }
+
+  freeze(name: string): void {
+    this.node(name).frozen = true
+  }
+
+  thaw(name: string): void {
+    const node = this.node(name)
+    node.frozen = false
+    for (const run of node.stalled.splice(0)) run()
+  }
+
+  /** Says of itself that it takes no new calls. */
+  drain(name: string): void {
+    const node = this.node(name)
+    node.state = 'draining'
+    this.step(node, { type: 'self', info: infoOf(node) })
+  }
+
+  private start(node: SimNode): void {
+    node.wakeAtMs = Number.POSITIVE_INFINITY
+    node.aliveSinceMs = this.nowMs
+    this.transcript?.add(this.nowMs, 'start', node.name, String(node.incarnation))
+    this.step(node, { type: 'self', info: infoOf(node) })
+    for (const service of node.services.values()) this.step(node, { type: 'local', service })
+    for (const observer of this.observers) observer.onUp?.(node)
+    this.overlay.start(node)
+  }
+
+  private end(node: SimNode, isTold: boolean): void {
+    node.alive = false
+    node.frozen = false
+    node.isChoosePlanned = false
+    node.life++
+    this.overlay.stop(node, isTold)
+    for (const observer of this.observers) observer.onDown?.(node)
+  }
+
+  private freshIncarnation(wallAheadMs: number): number {
+    // As the daemon does: the calendar's milliseconds and ten random bits.
+    return Math.floor(EPOCH_MS + this.nowMs + wallAheadMs) * 1024 + Math.floor(this.incarnationRandom() * 1024)
+  }
+
+  private makeProtocol(self: NodeId, incarnation: number, life: number): SimProtocol {
+    const seed = { self, incarnation, random: randomFor(this.options.seed, `protocol ${self} ${life}`) }
+    if (this.options.protocol !== undefined) return this.options.protocol(seed)
+    return new RouterProtocol({ ...seed, signing: this.signing }, this.options.router ?? {})
+  }
+
+  // Services -----------------------------------------------------------------------------------------------------
+
+  /** The node's registry now offers this; 0 instances: no longer. */
+  serve(name: string, service: Partial<LocalService> & { name: ServiceName }): void {
+    const node = this.node(name)
+    const instances = service.instances ?? 1
+    const healthy = service.healthy ?? instances
+    const local: LocalService = {
+      ...{ protocol: 'http', labels: {}, weight: healthy },
+      ...service,
+      instances,
+      healthy,
+    }
+    const before = node.services.get(local.name)
+    if (instances > 0) node.services.set(local.name, local)
+    else node.services.delete(local.name)
+    const isSame = before === undefined ? instances === 0 : JSON.stringify(before) === JSON.stringify(local)
+    if (!node.alive || isSame) return
+    this.transcript?.add(this.nowMs, `local-${instances}-${healthy}`, name, local.name)
+    for (const observer of this.observers) observer.onLocal?.(node, local, before)
+    this.step(node, { type: 'local', service: local })
+  }
+
+  withdraw(name: string, service: ServiceName): void {
+    this.serve(name, { name: service, instances: 0 })
+  }
+
+  // Network ------------------------------------------------------------------------------------------------------
+
+  /** Lays a wire between two nodes and gives each the other's address. */
+  link(a: string, b: string, conditions: Partial<WireConditions>): void {
+    this.links.set(`${a} ${b}`, conditions)
+    this.links.set(`${b} ${a}`, conditions)
+    const [from, to] = [this.node(a), this.node(b)]
+    this.overlay.rewire(from, to)
+    from.known.add(to.id)
+    to.known.add(from.id)
+    this.overlay.chooseSoon(from)
+    this.overlay.chooseSoon(to)
+  }
+
+  /** Changes how the wire from `a` to `b` behaves, and the way back too unless `oneWay`. Nodes without a wire are left alone. */
+  change(a: string, b: string, conditions: Partial<WireConditions>, oneWay = false): void {
+    const [from, to] = [this.node(a), this.node(b)]
+    this.transcript?.add(this.nowMs, JSON.stringify(conditions), a, b)
+    Object.assign(this.overlay.wire(from, to)?.conditions ?? {}, conditions)
+    if (!oneWay) Object.assign(this.overlay.wire(to, from)?.conditions ?? {}, conditions)
+  }
+
+  /** Every packet between the two is lost from now on; nobody is told. */
+  cut(a: string, b: string, oneWay = false): void {
+    this.change(a, b, { blocked: true }, oneWay)
   }
 
   heal(a: string, b: string): void {
-    this.linkOf(a, b).up = true
-    this.queue.at(this.queue.nowMs + this.linkOf(a, b).rttMs, () => this.connect(a, b))
+    this.change(a, b, { blocked: false })
   }
 
-  crash(name: string): void {
-    const node = this.node(name)
-    node.alive = false
-    node.life++
-    const neighbours = [...node.links]
-    this.queue.at(this.queue.nowMs + DETECT_MS, () => {
-      for (const other of neighbours) if (!node.alive) this.disconnect(name, other)
-    })
+  /** Cuts every wire between nodes of different groups. Nodes in no group keep theirs. */
+  split(groups: readonly (readonly string[])[]): void {
+    this.acrossGroups(groups, (a, b) => this.cut(a, b))
   }
 
-  /** Starts again with nothing but its identity; without `clock`, also with an incarnation below those it has used. */
-  restart(name: string, clock = true): void {
-    const node = this.node(name)
-    if (node.alive) node.life++
-    for (const other of [...node.links]) this.disconnect(name, other)
-    node.incarnation += clock ? 1 : -10
-    node.alive = true
-    node.wakeAtMs = Number.POSITIVE_INFINITY
-    node.router = this.makeRouter(name, node.incarnation)
-    this.step(node, { type: 'self', info: infoOf(name) })
-    for (const [pair, link] of this.links) {
-      const [a = '', b = ''] = pair.split('-')
-      if (link.up && (a === name || b === name)) this.connect(a, b)
+  healSplit(groups: readonly (readonly string[])[]): void {
+    this.acrossGroups(groups, (a, b) => this.heal(a, b))
+  }
+
+  private acrossGroups(groups: readonly (readonly string[])[], apply: (a: string, b: string) => void): void {
+    for (const [i, group] of groups.entries()) {
+      for (const other of groups.slice(i + 1)) for (const a of group) for (const b of other) apply(a, b)
     }
   }
 
-  serve(name: string, service: string, instances = 1, healthy = instances): void {
-    this.step(this.node(name), {
-      type: 'local',
-      service: { name: service, protocol: 'http', instances, healthy, weight: healthy, labels: {} },
-    })
-  }
+  // Time ---------------------------------------------------------------------------------------------------------
 
   run(ms: number): void {
     this.queue.runUntil(this.queue.nowMs + ms)
   }
 
-  /** Runs until all living nodes that are connected hold equal tables, at most `withinMs`; answers how long that took. */
-  settle(withinMs = 60_000): number {
-    const from = this.queue.nowMs
+  /** Runs until links are as they should be and all who are connected know the same; answers how long that took, milliseconds. */
+  settle(withinMs = 60_000, stepMs = 10): number {
+    const fromMs = this.nowMs
     // Longer than the routers gather changes: what was just said must have been published.
-    this.run(50)
-    while (this.queue.nowMs - from < withinMs) {
-      this.run(10)
-      if (this.disagreement() === undefined) return this.queue.nowMs - from
+    this.run(100)
+    while (this.nowMs - fromMs < withinMs) {
+      this.run(stepMs)
+      if (this.unsettled() === undefined) return this.nowMs - fromMs
     }
-    throw new Error(`not settled after ${withinMs} ms: ${this.disagreement()}`)
+    throw new Error(`not settled after ${withinMs} ms: ${this.unsettled()}`)
   }
 
-  /** Two neighbours whose digests differ, in words; undefined if there are none. */
-  disagreement(): string | undefined {
+  /** Why the mesh is not at rest, in words; undefined if it is. */
+  unsettled(): string | undefined {
+    return this.unsettledLink() ?? findDisagreement(this)
+  }
+
+  private unsettledLink(): string | undefined {
     for (const node of this.nodes.values()) {
-      for (const other of node.links) {
-        const mine = digestText(node.router)
-        const theirs = digestText(this.node(other).router)
-        if (mine !== theirs) return `${node.name} knows ${mine}; ${other} knows ${theirs}`
+      if (!node.alive || node.frozen) continue
+      if (node.isChoosePlanned) return `${node.name} is about to choose its links`
+      for (const end of node.ends.values()) {
+        if (!this.isWorking(end)) return `${node.name} still believes in its link to ${end.peer.name}`
+      }
+      for (const id of node.wanted) {
+        const peer = this.byId.get(id)
+        if (peer === undefined || !peer.alive || peer.frozen || node.ends.has(id)) continue
+        if (this.overlay.isOpen(node, peer)) return `${node.name} has no link to ${peer.name} yet`
       }
     }
     return undefined
   }
 
-  node(name: string): SimNode {
-    const node = this.nodes.get(name)
-    if (node === undefined) throw new Error(`no node ${name} in this scenario`)
-    return node
-  }
-
-  private linkOf(a: string, b: string): SimLink {
-    const link = this.links.get(linkName(a, b))
-    if (link === undefined) throw new Error(`no link ${a}-${b} in this scenario`)
-    return link
-  }
-
-  private connect(a: string, b: string): void {
-    const [from, to] = [this.node(a), this.node(b)]
-    const link = this.linkOf(a, b)
-    if (!link.up || !from.alive || !to.alive || from.links.has(b)) return
-    from.links.add(b)
-    to.links.add(a)
-    this.step(from, { type: 'link-up', to: b, rttMs: link.rttMs })
-    this.step(to, { type: 'link-up', to: a, rttMs: link.rttMs })
-  }
-
-  private disconnect(a: string, b: string): void {
-    for (const [from, to] of [[a, b] as const, [b, a] as const]) {
-      const node = this.node(from)
-      if (node.links.delete(to) && node.alive) this.step(node, { type: 'link-down', to })
-    }
-  }
-
-  private makeRouter(name: string, incarnation: number): Router {
-    return new Router(
-      {
-        self: name,
-        incarnation,
-        proof: encodeMsgpack(name),
-        verifyProof: proof => new TextDecoder().decode(proof.subarray(1)),
-        sign: bytes => signature(name, bytes),
-        verify: (signer, bytes, claimed) => Buffer.from(claimed).equals(signature(signer, bytes)),
-        random: this.random,
-      },
-      this.options,
+  /** Both ends hold the link and something passes both ways. */
+  isWorking(end: LinkEnd): boolean {
+    return (
+      end.isUp &&
+      end.other?.isUp === true &&
+      end.peer.alive &&
+      !end.peer.frozen &&
+      this.overlay.isOpen(end.node, end.peer)
     )
   }
 
+  /** Groups of living nodes that working links connect, largest first. */
+  components(): SimNode[][] {
+    const groups: SimNode[][] = []
+    const seen = new Set<SimNode>()
+    for (const start of this.nodes.values()) {
+      if (!start.alive || start.frozen || seen.has(start)) continue
+      const group = [start]
+      seen.add(start)
+      for (const node of group) {
+        for (const end of node.ends.values()) {
+          if (seen.has(end.peer) || !this.isWorking(end)) continue
+          seen.add(end.peer)
+          group.push(end.peer)
+        }
+      }
+      groups.push(group)
+    }
+    return groups.sort((a, b) => b.length - a.length)
+  }
+
+  // Steps --------------------------------------------------------------------------------------------------------
+
   private step(node: SimNode, event: RouterEvent): void {
-    if (node.alive) for (const effect of node.router.step(event, this.queue.nowMs)) this.perform(node, effect)
+    if (!node.alive) return
+    let effects: RouterEffect[]
+    try {
+      effects = node.protocol.step(event, node.localMs(this.nowMs))
+    } catch (error) {
+      this.crashes.push({ node: node.name, atMs: this.nowMs, error })
+      return
+    }
+    for (const effect of effects) this.perform(node, effect)
   }
 
   private perform(node: SimNode, effect: RouterEffect): void {
-    const life = node.life
-    if (effect.type === 'send') this.send(node, effect.to, effect.bytes)
-    else if (effect.type === 'note') {
-      this.notes.push({ node: node.name, event: effect.event, reason: effect.fields.reason ?? '' })
-    } else if (effect.type === 'wake-at') {
-      node.wakeAtMs = effect.atMs
-      this.queue.at(effect.atMs, () => {
-        if (node.life === life && node.wakeAtMs === effect.atMs) this.step(node, { type: 'wake' })
-      })
+    switch (effect.type) {
+      case 'send':
+        return this.overlay.send(node, effect.to, effect.bytes)
+      case 'wake-at':
+        return this.planWake(node, effect.atMs)
+      case 'routes-changed':
+        for (const observer of this.observers) observer.onRoutes?.(node, effect.service)
+        return
+      case 'node-changed':
+        if (effect.node === node.id) return
+        if (effect.info === undefined) node.known.delete(effect.node)
+        else if (!node.known.has(effect.node)) {
+          node.known.add(effect.node)
+          this.overlay.chooseSoon(node)
+        }
+        return
+      case 'note':
+        this.notes.push({ node: node.name, event: effect.event, reason: effect.fields.reason ?? '' })
     }
   }
 
-  private send(from: SimNode, to: string, bytes: Uint8Array): void {
-    this.bytesSent += bytes.length
-    const link = this.linkOf(from.name, to)
-    const target = this.node(to)
-    const life = target.life
-    if (this.random() < link.loss) return
-    this.queue.at(this.queue.nowMs + link.rttMs / 2, () => {
-      const arrives = link.up && target.life === life && target.links.has(from.name)
-      if (arrives) this.step(target, { type: 'frame', from: from.name, bytes })
-    })
+  private planWake(node: SimNode, localMs: number): void {
+    node.wakeAtMs = localMs
+    const { life } = node
+    this.queue.at(node.trueMs(localMs), () =>
+      this.overlay.whenAwake(node, life, () => {
+        if (node.wakeAtMs === localMs) this.step(node, { type: 'wake' })
+      }),
+    )
   }
 }
 
-export function digestText(router: Router): string {
-  return [...router.digest()]
-    .map(([origin, { incarnation, contiguous }]) => `${origin}@${incarnation}.${contiguous}`)
-    .sort()
-    .join(' ')
-}
-
-function linkName(a: string, b: string): string {
-  return a < b ? `${a}-${b}` : `${b}-${a}`
-}
-
-function infoOf(name: string): NodeInfo {
-  return { name, region: `region-${name}`, version: 'sim', overlay: [], calls: [], state: 'up' }
-}
-
-function signature(signer: string, bytes: Uint8Array): Uint8Array {
-  return createHash('sha256').update(signer).update(bytes).digest()
+export function infoOf(node: SimNode): NodeInfo {
+  // Addresses of real length: they are part of what gossip costs.
+  const octets = `10.${node.index >> 8}.${node.index & 255}.7`
+  return {
+    name: node.name,
+    region: node.region,
+    version: '0.1.0',
+    overlay: [`/ip4/${octets}/tcp/4700`],
+    calls: [`${octets}:4701`],
+    state: node.state,
+  }
 }

@@ -1,0 +1,54 @@
+import type { Violation } from './checkers.ts'
+import type { SimMesh } from './sim-mesh.ts'
+import type { SimNode } from './sim-node.ts'
+
+/**
+ * Tables against the registries: of every living node that is connected, each node must hold just the services that it
+ * offers now. What was deleted and stands again, what was never heard, what outlived its owner's restart: all show here.
+ */
+export function checkTruth(mesh: SimMesh, viewers: (group: readonly SimNode[]) => readonly SimNode[]): Violation[] {
+  const violations: Violation[] = []
+  for (const group of mesh.components()) {
+    for (const node of viewers(group)) {
+      for (const owner of group) {
+        const what = findDifference(node, owner)
+        if (what !== undefined) violations.push({ check: 'truth', node: node.name, atMs: mesh.nowMs, what })
+      }
+    }
+  }
+  return violations
+}
+
+/** Routes in tables of connected nodes that their owners do not offer, and owners' routes that are missing there. */
+export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } {
+  let ghosts = 0
+  let missing = 0
+  for (const group of mesh.components()) {
+    for (const node of group) {
+      for (const owner of mesh.nodes.values()) {
+        if (owner === node) continue
+        const offered = owner.alive && group.includes(owner) ? owner.services : new Map()
+        let held = 0
+        for (const service of node.protocol.servicesOf(owner.id)) {
+          held++
+          if (!offered.has(service)) ghosts++
+        }
+        missing += Math.max(0, offered.size - held)
+      }
+    }
+  }
+  return { ghosts, missing }
+}
+
+function findDifference(node: SimNode, owner: SimNode): string | undefined {
+  let held = 0
+  for (const service of node.protocol.servicesOf(owner.id)) {
+    held++
+    if (!owner.services.has(service)) return `holds ${service} of ${owner.name}, which does not offer it`
+  }
+  if (held === owner.services.size) return undefined
+  for (const service of owner.services.values()) {
+    if (!node.protocol.has(owner.id, service.name)) return `lacks ${service.name} of ${owner.name}`
+  }
+  return undefined
+}

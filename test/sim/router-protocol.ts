@@ -1,0 +1,47 @@
+import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
+import { Router, type RouterEffect, type RouterEvent, type RouterOptions } from '../../router/router.ts'
+import type { SimSigning } from './signing.ts'
+import type { ProtocolSeed, SimProtocol } from './sim-protocol.ts'
+
+/** The router itself, as a protocol of the simulator. */
+export class RouterProtocol implements SimProtocol {
+  readonly carriesHealth = true
+  readonly router: Router
+
+  constructor(deps: ProtocolSeed & { signing: SimSigning }, options: Partial<RouterOptions>) {
+    const { self, incarnation, random, signing } = deps
+    this.router = new Router({ self, incarnation, random, ...signing.of(self) }, options)
+  }
+
+  step(event: RouterEvent, nowMs: number): RouterEffect[] {
+    return this.router.step(event, nowMs)
+  }
+
+  has(owner: NodeId, service: ServiceName): boolean {
+    return this.router.table.service(owner, service) !== undefined
+  }
+
+  shows(owner: NodeId, service: LocalService): boolean {
+    const held = this.router.table.service(owner, service.name)
+    if (held === undefined || service.instances === 0) return held === undefined && service.instances === 0
+    return held.instances === service.instances && held.healthy === service.healthy && held.weight === service.weight
+  }
+
+  servicesOf(owner: NodeId): Iterable<ServiceName> {
+    return this.router.table.servicesOf(owner)
+  }
+
+  rttMs(node: NodeId): number | undefined {
+    return this.router.table.path(node)?.rttMs
+  }
+
+  routes(): number {
+    let count = 0
+    for (const node of this.router.table.nodeIds()) for (const _ of this.router.table.servicesOf(node)) count++
+    return count
+  }
+
+  heldBytes(): number {
+    return this.router.heldBytes()
+  }
+}

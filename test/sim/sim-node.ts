@@ -1,0 +1,107 @@
+import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
+import { Heartbeat } from '../../tunnel/heartbeat.ts'
+import { Redial } from '../../tunnel/redial.ts'
+import type { SimProtocol } from './sim-protocol.ts'
+
+/** A node's own idea of time: a monotonic clock that runs fast or slow, and a calendar that is off. */
+export interface SimClock {
+  /** Local milliseconds for each true one; 1.0001 is 100 ppm fast. */
+  rate: number
+  offsetMs: number
+  /** By how much the calendar is ahead; its readings make incarnations. */
+  wallAheadMs: number
+}
+
+/** One end of a link. The two ends of a link find out on their own that it is over. */
+export class LinkEnd {
+  readonly node: SimNode
+  readonly peer: SimNode
+  /** This end dialled; it also closes the link when it has no more use for it. */
+  readonly dialled: boolean
+  readonly beat = new Heartbeat()
+  other: LinkEnd | undefined
+  isUp = true
+  /** Looks in a row at a line that was dead; used in place of `beat` when heartbeats are modelled. */
+  silentTicks = 0
+  /** What the router was last told: the measured state of the link. */
+  toldRttMs = 0
+  toldLossRatio = 0
+  unwantedSinceMs: number | undefined
+
+  constructor(node: SimNode, peer: SimNode, dialled: boolean) {
+    this.node = node
+    this.peer = peer
+    this.dialled = dialled
+  }
+}
+
+/** What one node has sent, in messages and bytes; a message's frame counts with its five bytes of head. */
+export interface Sent {
+  frames: number
+  gossipBytes: number
+  heartbeatBytes: number
+}
+
+/** One simulated node: its state, nothing else. */
+export class SimNode {
+  readonly name: string
+  readonly id: NodeId
+  readonly region: string
+  readonly index: number
+  readonly clock: SimClock = { rate: 1, offsetMs: 0, wallAheadMs: 0 }
+  readonly sent: Sent = { frames: 0, gossipBytes: 0, heartbeatBytes: 0 }
+  /** Its local registry: what it offers, whether or not it has told anyone. */
+  readonly services = new Map<ServiceName, LocalService>()
+  /** Nodes whose address it has. */
+  readonly known = new Set<NodeId>()
+  /** Nodes it was configured to join through. */
+  readonly seeds = new Set<NodeId>()
+  wanted: ReadonlySet<NodeId> = new Set()
+  readonly ends = new Map<NodeId, LinkEnd>()
+  readonly redials = new Map<NodeId, Redial>()
+  /** Dials under way or planned. */
+  readonly dials = new Set<NodeId>()
+  protocol: SimProtocol
+  incarnation: number
+  /** Counts the lives of this node: what was meant for an earlier one does not reach the next. */
+  life = 0
+  alive = true
+  frozen = false
+  /** Its machine answers, though the process may be gone: dials are refused at once instead of timing out. */
+  hostUp = true
+  state: 'up' | 'draining' = 'up'
+  aliveSinceMs = 0
+  wakeAtMs = Number.POSITIVE_INFINITY
+  isChoosePlanned = false
+  /** What came while it was frozen. */
+  readonly stalled: (() => void)[] = []
+
+  constructor(
+    identity: { name: string; id: NodeId; region: string; index: number },
+    protocol: SimProtocol,
+    incarnation: number,
+  ) {
+    this.name = identity.name
+    this.id = identity.id
+    this.region = identity.region
+    this.index = identity.index
+    this.protocol = protocol
+    this.incarnation = incarnation
+  }
+
+  redial(peer: NodeId): Redial {
+    const known = this.redials.get(peer)
+    if (known !== undefined) return known
+    const created = new Redial()
+    this.redials.set(peer, created)
+    return created
+  }
+
+  localMs(trueMs: number): number {
+    return trueMs * this.clock.rate + this.clock.offsetMs
+  }
+
+  trueMs(localMs: number): number {
+    return (localMs - this.clock.offsetMs) / this.clock.rate
+  }
+}
