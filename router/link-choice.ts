@@ -39,21 +39,24 @@ export function chooseLinks(
   const chosen = new Set<NodeId>()
   const distance = ({ node, rttMs }: LinkPeer): number =>
     (rttMs ?? Number.POSITIVE_INFINITY) * (previous.has(node) ? 0.75 : 1)
-  take(chosen, others, options.nearest, distance)
-  take(chosen, others, options.random, ({ node }) => pairHash(self, node))
-  take(
-    chosen,
-    others.filter(peer => peer.calls > 0),
-    options.called,
-    ({ calls }) => -calls,
-  )
+  const calledOnes = others.filter(peer => peer.calls > 0)
+  take(self, chosen, others, options.nearest, distance)
+  take(self, chosen, others, options.random, () => 0)
+  take(self, chosen, calledOnes, options.called, ({ calls }) => -calls)
   return chosen
 }
 
-function take(chosen: Set<NodeId>, peers: readonly LinkPeer[], count: number, rank: (peer: LinkPeer) => number): void {
-  const ranked = peers.map(peer => ({ node: peer.node, rank: rank(peer) })).filter(({ rank }) => Number.isFinite(rank))
-  ranked.sort((a, b) => a.rank - b.rank || (a.node < b.node ? -1 : 1))
-  for (const { node } of ranked.slice(0, count)) chosen.add(node)
+/** The first `count` by rank. Equals go by the hash of both names, or everyone would choose the same of them. */
+function take(
+  self: NodeId,
+  chosen: Set<NodeId>,
+  peers: readonly LinkPeer[],
+  count: number,
+  rank: (peer: LinkPeer) => number,
+): void {
+  const ranked = peers.map(peer => ({ node: peer.node, rank: rank(peer), hash: pairHash(self, peer.node) }))
+  ranked.sort((a, b) => a.rank - b.rank || a.hash - b.hash)
+  for (const { node, rank } of ranked.slice(0, count)) if (Number.isFinite(rank)) chosen.add(node)
 }
 
 /** FNV-1a over both names, finished as murmur3 does; 32 bits. */

@@ -189,6 +189,8 @@ export class Libp2pOverlay implements Overlay {
       // Nodes of one datacenter may share an address (NAT), so limits per address must leave room for a restart of all.
       connectionManager: {
         maxConnections: 2000,
+        // A stranger that says nothing holds a place no longer than a member on the longest line needs.
+        inboundUpgradeTimeout: DIAL_TIMEOUT_MS,
         inboundConnectionThreshold: 50,
         maxIncomingPendingConnections: 200,
         reconnectRetries: 0,

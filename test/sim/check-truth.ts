@@ -19,7 +19,7 @@ export function checkTruth(mesh: SimMesh, viewers: (group: readonly SimNode[]) =
   return violations
 }
 
-/** Routes in tables of connected nodes that their owners do not offer, and owners' routes that are missing there. */
+/** Routes that calls may take at connected nodes and that nobody offers, and offered routes that are missing there. */
 export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } {
   let ghosts = 0
   let missing = 0
@@ -28,12 +28,13 @@ export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } 
       for (const owner of mesh.nodes.values()) {
         if (owner === node) continue
         const offered = owner.alive && group.includes(owner) ? owner.services : new Map()
-        let held = 0
+        let [held, wrong] = [0, 0]
         for (const service of node.protocol.servicesOf(owner.id)) {
           held++
-          if (!offered.has(service)) ghosts++
+          if (!offered.has(service)) wrong++
         }
-        missing += Math.max(0, offered.size - held)
+        if (wrong > 0 && node.protocol.reaches(owner.id)) ghosts += wrong
+        missing += Math.max(0, offered.size - held + wrong)
       }
     }
   }

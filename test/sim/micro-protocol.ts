@@ -103,6 +103,11 @@ export class MicroProtocol implements SimProtocol {
     return this.has(owner, service.name) === service.instances > 0
   }
 
+  /** A route in its table is a route that calls take. */
+  reaches(): boolean {
+    return true
+  }
+
   servicesOf(owner: NodeId): Iterable<ServiceName> {
     return [...this.table.values()].filter(route => route.router === owner).map(route => route.service)
   }

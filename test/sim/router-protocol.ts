@@ -27,6 +27,10 @@ export class RouterProtocol implements SimProtocol {
     return held.instances === service.instances && held.healthy === service.healthy && held.weight === service.weight
   }
 
+  reaches(owner: NodeId): boolean {
+    return this.router.table.path(owner) !== undefined
+  }
+
   servicesOf(owner: NodeId): Iterable<ServiceName> {
     return this.router.table.servicesOf(owner)
   }

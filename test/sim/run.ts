@@ -66,7 +66,7 @@ export interface RunResult {
   /** From the start until every table was whole. */
   readonly joinedMs: number
   readonly nodesLost: number
-  /** Routes in tables that nobody offers, and offered ones missing, counted over all nodes at the last quiet point. */
+  /** Routes that calls may take and nobody offers, and offered ones missing: counted over all nodes at the end. */
   readonly ghostRoutes: number
   readonly missingRoutes: number
   readonly signatures: { readonly made: number; readonly checked: number }
@@ -180,8 +180,7 @@ export class Run {
       } else this.mesh.queue.at(atMs, begin)
     }
     this.mesh.run(spanMs)
-    const isMicro = this.options.protocol === 'micro'
-    const untilMs = isMicro ? JOIN_MS_MAX : JOIN_MS_MAX
+    const untilMs = JOIN_MS_MAX
     let nextLookMs = 0
     while (this.mesh.nowMs < untilMs) {
       this.second('joining', this.mesh.nowMs / untilMs)

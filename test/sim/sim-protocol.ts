@@ -13,6 +13,8 @@ export interface SimProtocol {
   has(owner: NodeId, service: ServiceName): boolean
   /** Whether what it holds is what `owner`'s registry says: counts and health too, where they travel. */
   shows(owner: NodeId, service: LocalService): boolean
+  /** Whether calls may be sent to `owner` now, as far as this node knows. */
+  reaches(owner: NodeId): boolean
   /** Names of all services this node believes `owner` to have. */
   servicesOf(owner: NodeId): Iterable<ServiceName>
   /** Round trip along the way this node knows; undefined: none. */
