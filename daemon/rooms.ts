@@ -67,15 +67,15 @@ export const rooms: Rooms = {
     return issueToken(dataDir, token)
   },
   async joinMesh(request) {
-    const { joinMesh } = await import('../tunnel/join.ts')
+    const { joinMesh } = await import('../tunnel/join-client.ts')
     return joinMesh(request)
   },
   async addInstance(path, instance) {
-    const { addInstance } = await import('../registry/file-registry.ts')
+    const { addInstance } = await import('../registry/services-edit.ts')
     return addInstance(path, instance)
   },
   async removeInstance(path, which) {
-    const { removeInstance } = await import('../registry/file-registry.ts')
+    const { removeInstance } = await import('../registry/services-edit.ts')
     return removeInstance(path, which)
   },
   async readServices(text, file) {

@@ -20,7 +20,7 @@ interface TrueLink {
 /**
  * Paths against the links as they are: each leads over working links, passes no node twice and not the node itself, ends
  * at its owner, is at most `HOPS_MAX` long, and costs no more than the cheapest of a plain search, give or take what the
- * deadband hides. Whoever can be reached in that many hops has a path, and nobody else has.
+ * deadband hides and what has wandered since it was published. Whoever can be reached in that many hops has a path, and nobody else has.
  */
 export function checkPaths(mesh: SimMesh, viewers: (group: readonly SimNode[]) => readonly SimNode[]): Violation[] {
   const links = new Map<SimNode, TrueLink[]>()
@@ -111,7 +111,8 @@ function trueLinks(mesh: SimMesh, node: SimNode): TrueLink[] {
     const costMs = Math.max(cost(mine), cost(theirs))
     const rttMs = Math.max(mine.rttMs, theirs.rttMs)
     const lossSlack = mine.lossRatio > 0 || theirs.lossRatio > 0 ? LOSS_SLACK_RATIO : 0
-    links.push({ to: end.peer, costMs, slackMs: RTT_SLACK_MS + rttMs * (RTT_SLACK_RATIO + lossSlack) })
+    const unrestMs = Math.max(end.unrestMs(), end.other.unrestMs())
+    links.push({ to: end.peer, costMs, slackMs: RTT_SLACK_MS + rttMs * (RTT_SLACK_RATIO + lossSlack) + unrestMs })
   }
   return links
 }

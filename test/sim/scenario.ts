@@ -40,6 +40,7 @@ class Scenario {
   private readonly router: Record<string, number> = {}
   private known: SimMesh | undefined
   private isTcp = false
+  private isModelled = false
 
   constructor(lines: readonly string[], seed: number) {
     this.lines = lines
@@ -63,7 +64,12 @@ class Scenario {
 
   /** Made by the first command that needs it, so that `options` can come before. */
   private get mesh(): SimMesh {
-    this.known ??= new SimMesh({ seed: this.seed, router: this.router, overlay: { retransmit: this.isTcp } })
+    const heartbeats = this.isModelled ? 'modelled' : 'exact'
+    this.known ??= new SimMesh({
+      seed: this.seed,
+      router: this.router,
+      overlay: { retransmit: this.isTcp, heartbeats },
+    })
     return this.known
   }
 
@@ -73,6 +79,9 @@ class Scenario {
     },
     tcp: () => {
       this.isTcp = true
+    },
+    modelled: () => {
+      this.isModelled = true
     },
     nodes: line => {
       for (const name of names(line.args)) this.mesh.addNode(name, { seeds: seedsOf(line) })

@@ -26,12 +26,65 @@ export class LinkEnd {
   /** What the router was last told: the measured state of the link. */
   toldRttMs = 0
   toldLossRatio = 0
+  /** Until when a new state is told again with each heartbeat, where heartbeats are modelled. */
+  tellUntilMs = 0
+  private recent = NO_SPREAD
+  private earlier = NO_SPREAD
+  private recentSinceMs = 0
   unwantedSinceMs: number | undefined
 
   constructor(node: SimNode, peer: SimNode, dialled: boolean) {
     this.node = node
     this.peer = peer
     this.dialled = dialled
+  }
+
+  /** Keeps what the router is told now. */
+  tell(rttMs: number, lossRatio: number, nowMs: number): void {
+    this.toldRttMs = rttMs
+    this.toldLossRatio = lossRatio
+    if (nowMs - this.recentSinceMs >= SPREAD_MS) {
+      this.earlier = this.recent
+      this.recent = NO_SPREAD
+      this.recentSinceMs = nowMs
+    }
+    const now = { rttLowMs: rttMs, rttHighMs: rttMs, lossLow: lossRatio, lossHigh: lossRatio }
+    this.recent = widen(this.recent, now)
+  }
+
+  /** By how much the link's cost has wandered lately, milliseconds. */
+  unrestMs(): number {
+    const spread = widen(this.recent, this.earlier)
+    if (spread.rttHighMs < spread.rttLowMs) return 0
+    const { rttLowMs, rttHighMs, lossLow, lossHigh } = spread
+    return rttHighMs * (1 + 2 * lossHigh) - rttLowMs * (1 + 2 * lossLow)
+  }
+}
+
+/** Least and greatest of what was measured. */
+interface Spread {
+  readonly rttLowMs: number
+  readonly rttHighMs: number
+  readonly lossLow: number
+  readonly lossHigh: number
+}
+
+const NO_SPREAD: Spread = {
+  rttLowMs: Number.POSITIVE_INFINITY,
+  rttHighMs: Number.NEGATIVE_INFINITY,
+  lossLow: Number.POSITIVE_INFINITY,
+  lossHigh: Number.NEGATIVE_INFINITY,
+}
+
+/** What was published may be as old as this, twice over: the spread is kept in two halves. */
+const SPREAD_MS = 15_000
+
+function widen(a: Spread, b: Spread): Spread {
+  return {
+    rttLowMs: Math.min(a.rttLowMs, b.rttLowMs),
+    rttHighMs: Math.max(a.rttHighMs, b.rttHighMs),
+    lossLow: Math.min(a.lossLow, b.lossLow),
+    lossHigh: Math.max(a.lossHigh, b.lossHigh),
   }
 }
 

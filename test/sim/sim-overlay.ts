@@ -21,6 +21,8 @@ const CHOOSE_SOON_MS = 250
 const CHOOSE_SOON_SPARSE_MS = 2000
 /** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
 const UNWANTED_MS = 15_000
+/** How long a modelled heartbeat repeats a new round trip: real ones never stop, and the router may hold a first one for noise. */
+const TELL_MS = 60_000
 /** Length, type byte: the head of each message on a gossip stream. */
 const HEAD_BYTES = 5
 /** A heartbeat: the head and its number. */
@@ -269,7 +271,7 @@ export class SimOverlay {
     far.other = near
     for (const end of [near, far]) {
       end.node.redial(end.peer.id).onSuccess()
-      end.toldRttMs = this.sampleRttMs(end)
+      end.tell(this.sampleRttMs(end), 0, this.deps.queue.nowMs)
       // The first answered heartbeat is what brings a link up.
       end.beat.rttMs = end.toldRttMs
       end.beat.heard = true
@@ -378,8 +380,7 @@ export class SimOverlay {
   private onPong(end: LinkEnd, ping: number): void {
     const { node, peer, beat } = end
     if (!beat.onPong(ping, node.localMs(this.deps.queue.nowMs)) || beat.rttMs === undefined) return
-    end.toldRttMs = beat.rttMs
-    end.toldLossRatio = beat.lossRatio
+    end.tell(beat.rttMs, beat.lossRatio, this.deps.queue.nowMs)
     this.deps.step(node, { type: 'rtt', to: peer.id, rttMs: beat.rttMs, lossRatio: beat.lossRatio })
   }
 
@@ -393,9 +394,10 @@ export class SimOverlay {
     if (isDead || there === undefined) return
     const rttMs = meanMs(there) + meanMs(back)
     const lossRatio = 1 - (1 - there.conditions.loss) * (1 - back.conditions.loss)
-    if (rttMs === end.toldRttMs && lossRatio === end.toldLossRatio) return
-    end.toldRttMs = rttMs
-    end.toldLossRatio = lossRatio
+    const { nowMs } = this.deps.queue
+    if (rttMs !== end.toldRttMs || lossRatio !== end.toldLossRatio) end.tellUntilMs = nowMs + TELL_MS
+    if (nowMs >= end.tellUntilMs) return
+    end.tell(rttMs, lossRatio, nowMs)
     this.deps.step(node, { type: 'rtt', to: peer.id, rttMs, lossRatio })
   }
 }
