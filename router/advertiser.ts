@@ -29,6 +29,8 @@ export const ADVERTISER_DEFAULTS: AdvertiserOptions = {
 
 /** Batches a second that leave in the long run, and at once: what changes without end must not cost others more than this. */
 const PUBLISH_RATE = { perSecond: 10, burst: 20 }
+/** After a link came up its round trip has settled. */
+const SETTLE_MS = 1000
 /** What one link measures is news for nobody within a second: it leaves with whatever else there is to say. */
 const LINK_NEWS_MS = 1000
 
@@ -92,7 +94,8 @@ export class Advertiser {
   }
 
   onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
-    this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, this.options.batchMs)
+    // The first measure is taken while both ends are busy with each other: a better one is told soon.
+    this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, this.options.batchMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
   onLinkDown(to: NodeId, nowMs: number): void {
@@ -152,8 +155,8 @@ export class Advertiser {
     return this.record.publish()
   }
 
-  private tellLink(to: NodeId, link: LinkInfo, nowMs: number, withinMs: number): void {
-    this.links.set(to, { ...link, toldAtMs: nowMs })
+  private tellLink(to: NodeId, link: LinkInfo, nowMs: number, withinMs: number, toldAtMs = nowMs): void {
+    this.links.set(to, { ...link, toldAtMs })
     this.change(linkKey(to), encodeLinkInfo(link), nowMs, withinMs)
   }
 

@@ -236,6 +236,13 @@ describe('round trips', () => {
     expect(rtt(me, 30)).toEqual(['b: me@100.5'])
   })
 
+  test('a link that has just come up is measured again soon: the first round trip was taken in a hurry', () => {
+    const me = linked(['b'])
+    expect(rtt(me, 6)).toEqual([])
+    expect(rtt(me, 6)).toEqual(['b: me@100.3'])
+    expect(rtt(me, 9)).toEqual([])
+  })
+
   test('what a link measures is no hurry: it leaves within a second, with whatever else there is to say', () => {
     const me = linked(['b']).pass(HELD)
     me.takeSent()
