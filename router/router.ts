@@ -89,6 +89,8 @@ const HELD_BYTES_MAX = 512 * 1024 * 1024
 const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 /** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
+/** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
+const QUICK_EXCHANGES = 3
 /** A neighbour with so few links depends on each: what is fresh is always handed on to it. */
 const LINKS_FEW = 2
 const SWEEP_MS = 60_000
@@ -132,6 +134,7 @@ export class Router {
   private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Map<NodeId, Neighbour>()
   private effects: RouterEffect[] = []
+  private quickLeft = 0
   private digestAtMs = Number.POSITIVE_INFINITY
   private sweepAtMs = Number.POSITIVE_INFINITY
   private wakeAtMs = Number.POSITIVE_INFINITY
@@ -433,7 +436,9 @@ export class Router {
     if (nowMs >= this.own.nextHeldAtMs(nowMs)) this.own.release(nowMs)
     if (nowMs >= this.own.nextAtMs) this.publish(nowMs)
     if (nowMs >= this.digestAtMs) {
-      this.digestAtMs = nowMs + this.options.digestMs * (0.5 + this.deps.random())
+      const isQuick = --this.quickLeft > 0
+      const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
+      this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
       const [to] = this.pick([...this.neighbours.keys()], 1)
       if (to !== undefined) this.send(to, { type: 'summary', hashes: this.index.summary() })
     }
@@ -444,6 +449,7 @@ export class Router {
   /** Something is under way: what of it was lost here or at a neighbour is found out soon, not at the usual pace. */
   private expectNews(nowMs: number): void {
     if (this.neighbours.size === 0) return
+    this.quickLeft = QUICK_EXCHANGES
     const soonMs = nowMs + this.options.quickDigestMs * (0.5 + this.deps.random())
     this.digestAtMs = Math.min(this.digestAtMs, soonMs)
   }
