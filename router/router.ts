@@ -90,7 +90,7 @@ const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 /** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 /** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
-const QUICK_EXCHANGES = 3
+const QUICK_EXCHANGES = 5
 /** A neighbour with so few links depends on each: what is fresh is always handed on to it. */
 const LINKS_FEW = 2
 const SWEEP_MS = 60_000
