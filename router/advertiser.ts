@@ -29,6 +29,8 @@ export const ADVERTISER_DEFAULTS: AdvertiserOptions = {
 
 /** Batches a second that leave in the long run, and at once: what changes without end must not cost others more than this. */
 const PUBLISH_RATE = { perSecond: 10, burst: 20 }
+/** Of a burst of links the first few are told at once, so that this node is reachable; the rest is told together. */
+const LINK_BURST_MS = 500
 /** After a link came up its round trip has settled. */
 const SETTLE_MS = 1000
 /** What one link measures is news for nobody within a second: it leaves with whatever else there is to say. */
@@ -95,7 +97,8 @@ export class Advertiser {
 
   onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
     // The first measure is taken while both ends are busy with each other: a better one is told soon.
-    this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, this.options.batchMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
+    const withinMs = this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
+    this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, withinMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
   onLinkDown(to: NodeId, nowMs: number): void {
