@@ -275,7 +275,7 @@ test('a target that refuses, and no target at all, show as a reset instead of a 
 })
 
 test('a shorter round trip does not let bytes overtake those on their way', async () => {
-  const relay = await startRelay({ rttMs: 60, target: await listenEcho() })
+  const relay = await startRelay({ rttMs: 1000, target: await listenEcho() })
   const socket = connect(relay)
   const received = collect(socket)
   await echo(socket, received, 'a')
