@@ -1,6 +1,5 @@
 import { networkInterfaces } from 'node:os'
-import { hostMultiaddr } from '../tunnel/libp2p-overlay.ts'
-import { formatHostPort, type HostPort, isWildcard } from './address.ts'
+import { formatHostPort, type HostPort, isWildcard, toMultiaddr } from './address.ts'
 
 /**
  * Hosts that others can dial to reach a listener on `host`: those the operator gave, else the address listened on, else
@@ -17,7 +16,7 @@ export function dialableHosts(host: string, advertise: readonly string[]): strin
 }
 
 export function overlayAddresses(at: HostPort, advertise: readonly string[]): string[] {
-  return dialableHosts(at.host, advertise).map(host => hostMultiaddr(host, at.port))
+  return dialableHosts(at.host, advertise).map(host => toMultiaddr({ host, port: at.port }))
 }
 
 export function callAddresses(at: HostPort, advertise: readonly string[]): string[] {

@@ -1,4 +1,8 @@
+import { hashText } from './digest-index.ts'
 import type { NodeId } from './model.ts'
+
+/** Any will do, as long as it stays: another one would move every random link. FNV's offset basis. */
+const HASH_SEED = 0x811c9dc5
 
 export interface LinkChoiceOptions {
   /** Up to this many nodes, everyone links to everyone: 64 nodes are 63 heartbeats a second, and every call is one hop. */
@@ -54,17 +58,11 @@ function take(
   count: number,
   rank: (peer: LinkPeer) => number,
 ): void {
-  const ranked = peers.map(peer => ({ node: peer.node, rank: rank(peer), hash: pairHash(self, peer.node) }))
+  const ranked = peers.map(peer => ({
+    node: peer.node,
+    rank: rank(peer),
+    hash: hashText(`${self} ${peer.node}`, HASH_SEED),
+  }))
   ranked.sort((a, b) => a.rank - b.rank || a.hash - b.hash)
   for (const { node, rank } of ranked.slice(0, count)) if (Number.isFinite(rank)) chosen.add(node)
-}
-
-/** FNV-1a over both names, finished as murmur3 does; 32 bits. */
-function pairHash(a: NodeId, b: NodeId): number {
-  let hash = 0x811c9dc5
-  const text = `${a} ${b}`
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
 }

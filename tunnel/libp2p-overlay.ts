@@ -372,7 +372,7 @@ function dialable(address: string, node: NodeId | undefined): Multiaddr {
 }
 
 /** The multiaddr of a TCP port of a host name or address. */
-export function hostMultiaddr(host: string, port: number): string {
+function hostMultiaddr(host: string, port: number): string {
   if (/^[0-9.]+$/.test(host)) return `/ip4/${host}/tcp/${port}`
   return host.includes(':') ? `/ip6/${host}/tcp/${port}` : `/dns/${host}/tcp/${port}`
 }
