@@ -2,7 +2,7 @@ import type { Batch } from './batch.ts'
 import { Damping } from './damping.ts'
 import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from './entry.ts'
 import type { LinkInfo, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
-import type { OriginLog } from './origin-log.ts'
+import type { Changes, OriginLog } from './origin-log.ts'
 import { OwnRecord, sameValue } from './own-record.ts'
 import { RateLimit } from './rate-limit.ts'
 
@@ -85,7 +85,7 @@ export class Advertiser {
     const isUp = info.instances > 0 && info.healthy > 0
     const value = info.instances > 0 ? encodeServiceInfo(info) : undefined
     const wasUp = this.held.has(name) || hasHealthy(this.record.get(key))
-    const wasTold = this.record.log.seqOf(key) > 0 || this.record.get(key) !== undefined
+    const wasTold = this.record.wasTold(key) || this.record.get(key) !== undefined
     if (isUp && !wasUp && wasTold) this.damping.onReturn(name, nowMs)
     if (isUp && !hasHealthy(this.record.get(key)) && this.damping.heldUntilMs(name, nowMs) !== undefined) {
       this.held.set(name, value)
@@ -151,9 +151,9 @@ export class Advertiser {
   }
 
   /** Signs and gives all that changed, with the keys whose value is another one now. */
-  publish(nowMs: number): { batches: Batch[]; changed: string[] } {
+  publish(nowMs: number): { batches: Batch[]; changed: Changes } {
     this.publishAtMs = Number.POSITIVE_INFINITY
-    if (!this.record.dirty) return { batches: [], changed: [] }
+    if (!this.record.dirty) return { batches: [], changed: new Map() }
     this.pace.take(1, nowMs)
     return this.record.publish()
   }

@@ -6,6 +6,7 @@ import {
   decodeBatch,
   ENTRY_KEY_BYTES_MAX,
   encodeBatchPayload,
+  peekBatch,
   signedBytes,
 } from './batch.ts'
 import { encodeMsgpack } from './msgpack.ts'
@@ -27,6 +28,41 @@ describe('batches', () => {
     }
     const payload = encodeBatchPayload(head)
     expect(decodeBatch(payload, SIGNATURE)).toEqual({ ok: true, batch: { ...head, payload, signature: SIGNATURE } })
+  })
+
+  test('which batch it is can be told from its first bytes, the same as from all of them', () => {
+    const count = fc.oneof(fc.nat(300), fc.nat(70_000), fc.nat(), fc.maxSafeNat())
+    const origin = fc.string({ unit: fc.constantFrom(...'12DKoW'), minLength: 1, maxLength: 128 })
+    fc.assert(
+      fc.property(origin, count, count, (origin, incarnation, seq) => {
+        const payload = encodeBatchPayload({ origin, incarnation, seq: seq + 1, base: 1, entries: [] })
+        expect(peekBatch(payload)).toEqual({ origin, incarnation, seq: seq + 1 })
+        // As it stands in a frame: not at the beginning of its memory.
+        const shifted = new Uint8Array(payload.length + 7)
+        shifted.set(payload, 7)
+        expect(peekBatch(shifted.subarray(7))).toEqual({ origin, incarnation, seq: seq + 1 })
+        for (let cut = 0; cut < payload.length; cut++) peekBatch(payload.subarray(0, cut))
+      }),
+    )
+  })
+
+  test('what is told from the first bytes of anything that decodes is never another batch than decoding finds', () => {
+    const good = encodeBatchPayload({ origin: '12DKoW', incarnation: 2 ** 45, seq: 70_000, base: 1, entries: [] })
+    const change = fc.tuple(fc.nat(good.length - 1), fc.nat(255))
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 3 }), changes => {
+        const bytes = good.slice()
+        for (const [at, value] of changes) bytes[at] = value
+        const head = peekBatch(bytes)
+        const decoded = decodeBatch(bytes, SIGNATURE)
+        if (head === undefined || !decoded.ok) return
+        const { origin, incarnation, seq } = decoded.batch
+        // Ids are ASCII; another text is read as other characters and found to be unknown.
+        expect({ incarnation: head.incarnation, seq: head.seq }).toEqual({ incarnation, seq })
+        if (/^[ -~]*$/.test(origin)) expect(head.origin).toBe(origin)
+      }),
+      { numRuns: 1000 },
+    )
   })
 
   test('elements after the sixth belong to later versions and are ignored', () => {

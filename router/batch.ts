@@ -54,6 +54,46 @@ export function encodeBatchPayload(
   return encodeMsgpack([BATCH_VERSION, batch.origin, batch.incarnation, batch.seq, batch.base, flat])
 }
 
+/** Which batch of whom, read from its first bytes. */
+export type BatchHead = Pick<Batch, 'origin' | 'incarnation' | 'seq'>
+
+/**
+ * Reads only which batch this is: most batches that arrive are known already, and need not be taken apart to see it.
+ * Undefined: not written as plainly as an encoder of this version does; reading it whole tells.
+ */
+export function peekBatch(payload: Uint8Array): BatchHead | undefined {
+  // An array of 6 to 15, the version, a string of up to 128 characters.
+  const array = payload[0] ?? 0
+  if (array < 0x96 || array > 0x9f || payload[1] !== BATCH_VERSION) return undefined
+  const short = payload[2] ?? 0
+  const isShort = short >= 0xa1 && short <= 0xbf
+  if (!isShort && short !== 0xd9) return undefined
+  const length = isShort ? short & 0x1f : (payload[3] ?? 0)
+  const from = isShort ? 3 : 4
+  const end = from + length
+  if (length === 0 || length > ID_BYTES_MAX || end + 2 > payload.length) return undefined
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.length)
+  const incarnation = readCount(view, end)
+  if (incarnation === undefined) return undefined
+  const seq = readCount(view, incarnation.end)
+  if (seq === undefined) return undefined
+  const origin = String.fromCharCode(...payload.subarray(from, end))
+  return { origin, incarnation: incarnation.value, seq: seq.value }
+}
+
+function readCount(view: DataView, at: number): { value: number; end: number } | undefined {
+  const left = view.byteLength - at
+  if (left < 1) return undefined
+  const byte = view.getUint8(at)
+  if (byte <= 0x7f) return { value: byte, end: at + 1 }
+  if (byte === 0xcc && left >= 2) return { value: view.getUint8(at + 1), end: at + 2 }
+  if (byte === 0xcd && left >= 3) return { value: view.getUint16(at + 1), end: at + 3 }
+  if (byte === 0xce && left >= 5) return { value: view.getUint32(at + 1), end: at + 5 }
+  if (byte !== 0xcb || left < 9) return undefined
+  const value = view.getFloat64(at + 1)
+  return isCount(value) ? { value, end: at + 9 } : undefined
+}
+
 /** Reads a batch that came from a peer. The signature is not checked here. Elements after the sixth are of later versions. */
 export function decodeBatch(
   payload: Uint8Array,

@@ -22,6 +22,9 @@ export function entryKind(key: string): EntryKind | undefined {
   return undefined
 }
 
+/** The labels of services that have none: one object for all of them. */
+export const NO_LABELS: Labels = Object.freeze({})
+
 const ADDRESSES_MAX = 16
 const LABELS_MAX = 32
 const TEXT_MAX = 256
@@ -48,7 +51,7 @@ export function encodeServiceInfo(info: ServiceInfo): unknown {
 
 export function decodeServiceInfo(value: unknown): ServiceInfo | undefined {
   if (!isMap(value)) return undefined
-  const { i: instances, h: healthy, w: weight, p = 'http', l: labels = {} } = value
+  const { i: instances, h: healthy, w: weight, p = 'http', l: labels = NO_LABELS } = value
   if (!isCapacity(instances) || !isCapacity(healthy) || !isCapacity(weight) || healthy > instances) return undefined
   if (!isProtocol(p) || !isLabels(labels)) return undefined
   return { protocol: p, instances, healthy, weight, labels }

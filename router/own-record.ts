@@ -1,7 +1,7 @@
 import { BATCH_BYTES_TARGET, type Batch, type Entry, encodeBatchPayload, signedBytes } from './batch.ts'
 import type { NodeId } from './model.ts'
 import { encodeMsgpack } from './msgpack.ts'
-import { OriginLog } from './origin-log.ts'
+import { type Changes, OriginLog } from './origin-log.ts'
 
 /**
  * Superseded entries the window may hold for each live one, beyond `DEAD_FREE`, before the oldest batches are written
@@ -23,11 +23,12 @@ const CARRY_BYTES_MAX = BATCH_BYTES_TARGET
 export class OwnRecord {
   readonly log: OriginLog
   private readonly sign: (bytes: Uint8Array) => Uint8Array
+  /** What others were told under this incarnation. */
+  private readonly published = new Map<string, unknown>()
   private readonly pending = new Map<string, unknown>()
   /** Keys each batch of the window speaks of, oldest batch first. */
   private readonly keysOf = new Map<number, readonly string[]>()
   private entriesInWindow = 0
-  private live = 0
   private seq = 0
   private incarnation: number
 
@@ -39,11 +40,11 @@ export class OwnRecord {
 
   /** The value as it will stand after the next `publish`. */
   get(key: string): unknown {
-    return this.pending.has(key) ? this.pending.get(key) : this.published(key)
+    return this.pending.has(key) ? this.pending.get(key) : this.published.get(key)
   }
 
   set(key: string, value: unknown): void {
-    if (sameValue(this.published(key), value)) this.pending.delete(key)
+    if (sameValue(this.published.get(key), value)) this.pending.delete(key)
     else this.pending.set(key, value)
   }
 
@@ -51,9 +52,9 @@ export class OwnRecord {
     this.set(key, undefined)
   }
 
-  /** What others were told of `key` under this incarnation. */
-  private published(key: string): unknown {
-    return this.log.incarnation === this.incarnation ? this.log.get(key) : undefined
+  /** Whether others were told of `key` and may still believe it, or its end. */
+  wasTold(key: string): boolean {
+    return this.log.seqOf(key) > 0
   }
 
   get dirty(): boolean {
@@ -65,31 +66,29 @@ export class OwnRecord {
    * do not know): all is published again.
    */
   reincarnate(above: number): void {
-    const all = new Map<string, unknown>()
-    for (const key of this.log.liveKeys()) if (this.published(key) !== undefined) all.set(key, this.log.get(key))
-    for (const [key, value] of this.pending) all.set(key, value)
+    const all = new Map([...this.published, ...this.pending])
+    this.published.clear()
     this.pending.clear()
     for (const [key, value] of all) if (value !== undefined) this.pending.set(key, value)
     this.incarnation = Math.max(this.incarnation, above) + 1
     this.seq = 0
-    this.live = 0
     this.entriesInWindow = 0
     this.keysOf.clear()
   }
 
   /** Signs and applies what is pending: 0..n batches, in order, with the keys that changed. */
-  publish(): { batches: Batch[]; changed: string[] } {
+  publish(): { batches: Batch[]; changed: Changes } {
     const entries: Entry[] = [...this.pending].map(([key, value]) => ({ key, value }))
     this.pending.clear()
     const batches: Batch[] = []
-    const changed: string[] = []
+    const changed = new Map<string, unknown>()
     let from = 0
     while (from < entries.length) {
       const to = cut(entries, from)
       const batch = this.seal(entries.slice(from, to))
       batches.push(batch)
       const applied = this.log.apply(batch)
-      if (applied.outcome === 'new') changed.push(...applied.changed)
+      if (applied.outcome === 'new') for (const [key, value] of applied.changed) changed.set(key, value)
       from = to
     }
     return { batches, changed }
@@ -99,7 +98,8 @@ export class OwnRecord {
     const seq = ++this.seq
     const entries = [...fresh]
     for (const { key, value } of fresh) {
-      this.live += Number(value !== undefined) - Number(this.published(key) !== undefined)
+      if (value === undefined) this.published.delete(key)
+      else this.published.set(key, value)
     }
     const base = this.clean(seq, entries)
     this.keysOf.set(
@@ -121,10 +121,11 @@ export class OwnRecord {
     const taken = new Set(entries.map(entry => entry.key))
     let carriedBytes = 0
     for (const [oldest, keys] of this.keysOf) {
-      const dead = this.entriesInWindow + entries.length - this.live
-      if (dead <= this.live * DEAD_PER_LIVE + DEAD_FREE && this.keysOf.size < WINDOW_BATCHES_MAX) return oldest
+      const live = this.published.size
+      const dead = this.entriesInWindow + entries.length - live
+      if (dead <= live * DEAD_PER_LIVE + DEAD_FREE && this.keysOf.size < WINDOW_BATCHES_MAX) return oldest
       for (const key of keys) {
-        const value = this.log.get(key)
+        const value = this.published.get(key)
         if (this.log.seqOf(key) !== oldest || value === undefined || taken.has(key)) continue
         const bytes = entryBytes({ key, value })
         // One entry always goes, however large, or the tail would stand still.

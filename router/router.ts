@@ -1,5 +1,5 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
-import { type Batch, decodeBatch, signedBytes } from './batch.ts'
+import { type Batch, type BatchHead, decodeBatch, peekBatch, signedBytes } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
 import {
@@ -10,12 +10,14 @@ import {
   type SignedBatch,
   type Version,
 } from './frame.ts'
+import { KeyPool } from './key-pool.ts'
 import type { LogFields } from './log.ts'
 import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
-import { OriginLog } from './origin-log.ts'
+import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
 import { RateLimit } from './rate-limit.ts'
+import type { RouteFilter } from './route-filter.ts'
 import { Table } from './table.ts'
 
 export type RouterEvent =
@@ -130,6 +132,7 @@ export class Router {
   private readonly options: RouterOptions
   private readonly own: Advertiser
   private readonly index = new DigestIndex()
+  private readonly keys = new KeyPool()
   private readonly peers = new Map<NodeId, Peer>()
   private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Map<NodeId, Neighbour>()
@@ -182,8 +185,8 @@ export class Router {
   }
 
   /** See Table.candidates. */
-  candidates(service: ServiceName): readonly Candidate[] {
-    return this.table.candidates(service)
+  candidates(service: ServiceName, filter?: RouteFilter): readonly Candidate[] {
+    return this.table.candidates(service, filter)
   }
 
   /** How far this node knows each origin, itself included. Equal digests mean equal tables. */
@@ -210,7 +213,7 @@ export class Router {
     const { batches, changed } = this.own.publish(nowMs)
     if (batches.length === 0) return
     this.index.set(this.deps.self, versionOf(this.own.log))
-    this.apply(this.deps.self, this.own.log, changed, nowMs)
+    this.apply(this.deps.self, changed, nowMs)
     this.sendBatches([...this.neighbours.keys()], batches)
     this.expectNews(nowMs)
   }
@@ -275,8 +278,10 @@ export class Router {
 
   /** The batch if it was new and true; undefined otherwise. */
   private onBatch(from: NodeId, payload: Uint8Array, signature: Uint8Array, nowMs: number): Batch | undefined {
-    // Copies: what is kept, values of the entries included, must not hold on to the frame it came in.
-    const decoded = decodeBatch(payload.slice(), signature.slice())
+    const head = peekBatch(payload)
+    const log = head === undefined ? undefined : this.peers.get(head.origin)?.log
+    if (head !== undefined && log !== undefined && isKnown(log, head)) return undefined
+    const decoded = decodeBatch(payload, signature)
     if (!decoded.ok) {
       this.refuse('bad-batch', from, decoded.reason)
       return undefined
@@ -317,7 +322,7 @@ export class Router {
     if (applied.outcome === 'over-limit') this.refuse('over-limit', from, `the record of ${batch.origin} is too large`)
     if (applied.outcome !== 'new') return false
     this.index.set(batch.origin, versionOf(log))
-    this.apply(batch.origin, log, applied.changed, nowMs)
+    this.apply(batch.origin, applied.changed, nowMs)
     return true
   }
 
@@ -338,7 +343,8 @@ export class Router {
       return undefined
     }
     const rate = new RateLimit(ORIGIN_RATE, nowMs)
-    const peer = { log: new OriginLog(node), proof, rate, unreachableSinceMs: undefined }
+    const log = new OriginLog(node, key => this.keys.share(key))
+    const peer = { log, proof, rate, unreachableSinceMs: undefined }
     this.peers.set(node, peer)
     this.forgotten.delete(node)
     return peer
@@ -418,10 +424,10 @@ export class Router {
 
   // Table --------------------------------------------------------------------------------------------------------
 
-  private apply(origin: NodeId, log: OriginLog, changed: readonly string[], nowMs: number): void {
+  private apply(origin: NodeId, changed: Changes, nowMs: number): void {
     const services = new Set<ServiceName>()
-    for (const key of changed) {
-      const service = this.table.update(origin, key, log.get(key), nowMs)
+    for (const [key, value] of changed) {
+      const service = this.table.update(origin, key, value, nowMs)
       if (service !== undefined) services.add(service)
       if (key === NODE_KEY) {
         this.effects.push({ type: 'node-changed', node: origin, info: this.table.nodeInfo(origin) })
@@ -566,6 +572,6 @@ function isNewer(a: Version, b: Version): boolean {
 }
 
 /** Whether this log holds the batch, or is past it. */
-function isKnown(log: OriginLog, { incarnation, seq }: Batch): boolean {
+function isKnown(log: OriginLog, { incarnation, seq }: BatchHead): boolean {
   return incarnation < log.incarnation || (incarnation === log.incarnation && log.holds(seq))
 }

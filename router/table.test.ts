@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from './entry.ts'
 import type { NodeInfo, ServiceInfo } from './model.ts'
-import { Table } from './table.ts'
+import type { RouteFilter } from './route-filter.ts'
+import { CANDIDATES_MAX, Table } from './table.ts'
 
 const info = (name: string, state: NodeInfo['state'] = 'up'): unknown =>
   encodeNodeInfo({ name, region: `region-${name}`, version: '1', overlay: [], calls: [], state })
@@ -86,6 +87,43 @@ describe('the table', () => {
     expect(order(table)).toEqual(['me', 'b', 'c'])
     table.update('b', serviceKey('orders'), undefined, 0)
     expect(order(table)).toEqual(['me', 'c'])
+  })
+
+  test('a filter lets through what it asks for, nearest first, and its answer does not outlive a change', () => {
+    const table = mesh()
+    table.update('b', serviceKey('orders'), service(1, { labels: { version: 'v2' } }), 0)
+    table.update('c', serviceKey('orders'), service(1, { labels: { version: 'v2' } }), 0)
+    const nodes = (filter: RouteFilter): string[] => table.candidates('orders', filter).map(({ node }) => node)
+    expect(nodes({ labels: { version: 'v2' } })).toEqual(['b', 'c'])
+    expect(nodes({ region: 'region-d' })).toEqual(['d'])
+    expect(nodes({ region: 'region-*' })).toEqual(['me', 'b', 'c', 'd'])
+    expect(nodes({ protocol: 'tcp' })).toEqual([])
+    link(table, 'me', 'c', 1)
+    expect(nodes({ labels: { version: 'v2' } })).toEqual(['c', 'b'])
+    table.update('b', serviceKey('orders'), service(), 0)
+    expect(nodes({ labels: { version: 'v2' } })).toEqual(['c'])
+    expect(table.candidates('nothing', { region: 'x' })).toEqual([])
+  })
+
+  test('callers that ask for ever new filters are answered rightly and leave nothing behind', () => {
+    const table = mesh()
+    for (let i = 0; i < 1000; i++) expect(table.candidates('orders', { region: `made-up-${i}` })).toEqual([])
+    const asked = table.candidates('orders', { region: 'region-b' })
+    expect(asked.map(({ node }) => node)).toEqual(['b'])
+    expect(table.candidates('orders', { region: 'region-b' })).toBe(asked)
+  })
+
+  test('of very many places the nearest are given, wherever they stand among those that take no calls', () => {
+    const table = new Table('me')
+    for (let i = 0; i < 200; i++) {
+      table.update(`n${i}`, NODE_KEY, info(`n${i}`), 0)
+      table.update(`n${i}`, serviceKey('orders'), service(i % 3 === 0 ? 0 : 1), 0)
+      link(table, 'me', `n${i}`, 500 - i)
+    }
+    const found = table.candidates('orders')
+    expect(found).toHaveLength(CANDIDATES_MAX)
+    expect(found.slice(0, 3).map(({ node }) => node)).toEqual(['n199', 'n197', 'n196'])
+    expect(table.explain('orders')).toHaveLength(200)
   })
 
   test('a service of a node that never said who it is takes no calls', () => {

@@ -1,7 +1,9 @@
-import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, entryKind } from './entry.ts'
+import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, entryKind, NO_LABELS } from './entry.ts'
 import { invariant } from './errors.ts'
+import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
-import { HOPS_MAX, type Path, shortestPaths } from './paths.ts'
+import { HOPS_MAX, isSamePath, type Path } from './paths.ts'
+import { filterKey, matchesFilter, type RouteFilter } from './route-filter.ts'
 
 /** Why a node does not take calls for a service now; `ready` if it does. */
 export type RouteState = 'ready' | 'no-healthy-instance' | 'draining' | 'unreachable'
@@ -12,14 +14,39 @@ export interface RouteView extends Candidate {
   readonly sinceMs: number
 }
 
+/** Candidates of one question, at most: a call that 64 places could not answer has other troubles than the choice of the 65th. */
+export const CANDIDATES_MAX = 64
+/** Filters remembered with their answers for one service. Callers ask for a version or a region: a handful. */
+const FILTERS_MAX = 32
+/** Different infos kept to be shared by the routes that say the same; most say "3 of 3". */
+const INFOS_MAX = 4096
+
 interface Route {
-  readonly info: ServiceInfo
-  readonly sinceMs: number
+  readonly member: Member
+  info: ServiceInfo
+  /** Whole milliseconds: they take no room of their own. */
+  sinceMs: number
 }
 
 interface Member {
+  readonly node: NodeId
   info: NodeInfo | undefined
   readonly services: Map<ServiceName, Route>
+  /** As of the paths of `pathsVersion`. */
+  costMs: number
+  pathsVersion: number
+  /** The last path that was asked for; kept while it is still the same. */
+  path: Path | undefined
+}
+
+/** Who offers one service. `routes` stands in the order in which it was last wanted. */
+interface Offer {
+  readonly name: ServiceName
+  routes: Route[]
+  /** What `routes` was put in order by; older than the table's: not in order. */
+  version: number
+  ready: readonly Candidate[] | undefined
+  readonly filtered: Map<string, readonly Candidate[]>
 }
 
 const NO_CANDIDATES: readonly Candidate[] = []
@@ -32,10 +59,14 @@ export class Table {
   readonly self: NodeId
   private readonly hopsMax: number
   private readonly members = new Map<NodeId, Member>()
-  private readonly links = new Map<NodeId, Map<NodeId, LinkInfo>>()
-  private readonly owners = new Map<ServiceName, Set<NodeId>>()
-  private knownPaths: Map<NodeId, Path> | undefined
-  private readonly cache = new Map<ServiceName, readonly Candidate[]>()
+  private readonly links = new LinkGraph()
+  private readonly offers = new Map<ServiceName, Offer>()
+  private readonly infos = new Map<string, ServiceInfo>()
+  /** Undefined: a link has changed since. */
+  private paths: ShortestPaths | undefined
+  private pathsVersion = 0
+  /** Counts whatever may change the order of candidates: paths, and what nodes say of themselves. */
+  private version = 0
 
   constructor(self: NodeId, hopsMax: number = HOPS_MAX) {
     this.self = self
@@ -46,41 +77,27 @@ export class Table {
   update(origin: NodeId, key: string, value: unknown, nowMs: number): ServiceName | undefined {
     const kind = entryKind(key)
     if (kind === undefined) return undefined
+    if (kind.kind === 'link') {
+      if (this.links.set(origin, kind.to, decodeLinkInfo(value))) this.onLinksChanged()
+      return undefined
+    }
     const member = this.member(origin)
     if (kind.kind === 'node') {
       member.info = decodeNodeInfo(value)
-      this.cache.clear()
-      return undefined
-    }
-    if (kind.kind === 'link') {
-      this.updateLink(origin, kind.to, decodeLinkInfo(value))
+      this.version++
       return undefined
     }
     const info = decodeServiceInfo(value)
-    if (info === undefined) {
-      if (!member.services.delete(kind.name)) return undefined
-      const owners = this.owners.get(kind.name)
-      owners?.delete(origin)
-      if (owners?.size === 0) this.owners.delete(kind.name)
-    } else {
-      // An origin repeats what still holds when it tidies up its record: that is no change.
-      if (isSame(member.services.get(kind.name)?.info, info)) return undefined
-      member.services.set(kind.name, { info, sinceMs: nowMs })
-      getOrCreate(this.owners, kind.name, () => new Set<NodeId>()).add(origin)
-    }
-    this.cache.delete(kind.name)
-    return kind.name
+    const isChanged = info === undefined ? this.withdraw(member, kind.name) : this.offer(member, kind.name, info, nowMs)
+    return isChanged ? kind.name : undefined
   }
 
   forget(origin: NodeId): void {
-    for (const name of this.members.get(origin)?.services.keys() ?? []) {
-      const owners = this.owners.get(name)
-      owners?.delete(origin)
-      if (owners?.size === 0) this.owners.delete(name)
-    }
+    const member = this.members.get(origin)
+    for (const name of [...(member?.services.keys() ?? [])]) if (member) this.withdraw(member, name)
     this.members.delete(origin)
-    this.links.delete(origin)
-    this.pathsChanged()
+    this.links.forget(origin)
+    this.onLinksChanged()
   }
 
   nodeIds(): IterableIterator<NodeId> {
@@ -92,11 +109,11 @@ export class Table {
   }
 
   services(): IterableIterator<ServiceName> {
-    return this.owners.keys()
+    return this.offers.keys()
   }
 
   knows(service: ServiceName): boolean {
-    return this.owners.has(service)
+    return this.offers.has(service)
   }
 
   servicesOf(node: NodeId): IterableIterator<ServiceName> {
@@ -110,107 +127,207 @@ export class Table {
 
   /** What `node` says of its link to `to`. */
   link(node: NodeId, to: NodeId): LinkInfo | undefined {
-    return this.links.get(node)?.get(to)
+    return this.links.get(node, to)
   }
 
   /** How many links `node` states. */
   linkCount(node: NodeId): number {
-    return this.links.get(node)?.size ?? 0
+    return this.links.countOf(node)
   }
 
   /** How calls get to `node` now; undefined: no way. */
   path(node: NodeId): Path | undefined {
-    this.knownPaths ??= shortestPaths(this.self, this.links, this.hopsMax)
-    return this.knownPaths.get(node)
+    const member = this.members.get(node)
+    return member === undefined ? this.knownPaths().get(node) : this.pathOf(member)
   }
 
   /**
    * Routes a call to `service` may take now, best first.
    *
-   * Shape: at most one per node; only nodes that are reachable, not draining, and have a healthy instance. Empty with
-   * `knows(service)` true means that nobody can answer just now. The array is shared: do not change it.
+   * Shape: at most one per node, `CANDIDATES_MAX` in all; only nodes that are reachable, not draining, and have a
+   * healthy instance; with a `filter`, only those that it lets through. Empty with `knows(service)` true means that
+   * nobody can answer just now. The array is shared: do not change it.
    * Units: `costMs` is expected milliseconds of travel: the path's round trip and a base cost for each hop.
    * Errors: none. A path through this node itself is a bug and fails an assertion.
-   * Order: cost, then node id, so that nodes with equal records choose equally (R3).
+   * Order: cost, then node id, so that nodes with equal records choose equally (R3). It is kept: a question that was
+   * asked before is answered from what stands, and a change puts in order anew what was nearly so.
    */
-  candidates(service: ServiceName): readonly Candidate[] {
-    const cached = this.cache.get(service)
-    if (cached !== undefined) return cached
-    if (!this.owners.has(service)) return NO_CANDIDATES
-    const ready = this.explain(service).filter(route => route.state === 'ready')
-    this.cache.set(service, ready)
-    return ready
+  candidates(service: ServiceName, filter?: RouteFilter): readonly Candidate[] {
+    const offer = this.offers.get(service)
+    if (offer === undefined) return NO_CANDIDATES
+    this.order(offer)
+    if (filter === undefined) {
+      offer.ready ??= this.collect(offer, undefined)
+      return offer.ready
+    }
+    const key = filterKey(filter)
+    const known = offer.filtered.get(key)
+    if (known !== undefined) return known
+    if (offer.filtered.size >= FILTERS_MAX) offer.filtered.clear()
+    const found = this.collect(offer, filter)
+    offer.filtered.set(key, found)
+    return found
   }
 
   /** Every route of `service`, also those that take no calls now: ready ones first, each group nearest first. */
   explain(service: ServiceName): RouteView[] {
-    const views: RouteView[] = []
-    for (const node of this.owners.get(service) ?? []) {
-      const view = this.routeView(service, node)
-      if (view !== undefined) views.push(view)
-    }
-    return views.sort(byPreference)
+    const offer = this.offers.get(service)
+    if (offer === undefined) return []
+    this.order(offer)
+    return offer.routes.flatMap(route => this.view(offer.name, route) ?? [])
   }
 
-  private routeView(service: ServiceName, node: NodeId): RouteView | undefined {
-    const member = this.members.get(node)
-    const route = member?.services.get(service)
-    if (member?.info === undefined || route === undefined) return undefined
-    const path = this.path(node)
+  // Services -----------------------------------------------------------------------------------------------------
+
+  private offer(member: Member, name: ServiceName, info: ServiceInfo, nowMs: number): boolean {
+    const shared = this.share(info)
+    const offer = this.offers.get(name) ?? this.open(name)
+    const known = member.services.get(name)
+    // An origin repeats what still holds when it tidies up its record: that is no change.
+    if (known !== undefined && isSameInfo(known.info, shared)) return false
+    if (known !== undefined) {
+      known.info = shared
+      known.sinceMs = Math.floor(nowMs)
+    } else {
+      const route = { member, info: shared, sinceMs: Math.floor(nowMs) }
+      // The name as all others have it: one string, not one for each route.
+      member.services.set(offer.name, route)
+      offer.routes.push(route)
+    }
+    offer.version = -1
+    return true
+  }
+
+  private open(name: ServiceName): Offer {
+    const offer = { name, routes: [], version: -1, ready: undefined, filtered: new Map() }
+    this.offers.set(name, offer)
+    return offer
+  }
+
+  private withdraw(member: Member, name: ServiceName): boolean {
+    const route = member.services.get(name)
+    const offer = this.offers.get(name)
+    if (route === undefined || offer === undefined) return false
+    member.services.delete(name)
+    offer.routes.splice(offer.routes.indexOf(route), 1)
+    if (offer.routes.length === 0) this.offers.delete(name)
+    offer.version = -1
+    return true
+  }
+
+  /** One object for all routes that say the same: a million routes say few different things. */
+  private share(info: ServiceInfo): ServiceInfo {
+    const key = infoKey(info)
+    const known = this.infos.get(key)
+    if (known !== undefined) return known
+    if (this.infos.size >= INFOS_MAX) this.infos.clear()
+    this.infos.set(key, info)
+    return info
+  }
+
+  // Order --------------------------------------------------------------------------------------------------------
+
+  private order(offer: Offer): void {
+    if (offer.version === this.version) return
+    const paths = this.knownPaths()
+    for (const { member } of offer.routes) {
+      if (member.pathsVersion === this.pathsVersion) continue
+      member.costMs = paths.costMs(member.node)
+      member.pathsVersion = this.pathsVersion
+    }
+    // Nearly in order already, most of the time: merge sort by runs takes one pass then.
+    offer.routes.sort(byPreference)
+    offer.version = this.version
+    offer.ready = undefined
+    offer.filtered.clear()
+  }
+
+  private collect(offer: Offer, filter: RouteFilter | undefined): readonly Candidate[] {
+    const found: Candidate[] = []
+    for (const route of offer.routes) {
+      const { info } = route.member
+      // Those that take no calls stand last.
+      if (found.length >= CANDIDATES_MAX || info === undefined || !isReady(route)) break
+      if (filter !== undefined && !matchesFilter(filter, info.region, route.info)) continue
+      const view = this.view(offer.name, route)
+      if (view !== undefined) found.push(view)
+    }
+    return found
+  }
+
+  private view(service: ServiceName, route: Route): RouteView | undefined {
+    const { member, info, sinceMs } = route
+    if (member.info === undefined) return undefined
+    const path = this.pathOf(member)
     invariant(path === undefined || !path.path.includes(this.self), 'a path leads through the node it starts at')
     return {
-      ...route.info,
+      ...info,
       service,
-      node,
+      node: member.node,
       name: member.info.name,
       region: member.info.region,
       path: path?.path ?? [],
       rttMs: path?.rttMs ?? Number.POSITIVE_INFINITY,
       costMs: path?.costMs ?? Number.POSITIVE_INFINITY,
-      state: routeState(route.info, member.info, path),
-      sinceMs: route.sinceMs,
+      state: stateOf(route),
+      sinceMs,
     }
   }
 
+  // Paths --------------------------------------------------------------------------------------------------------
+
   private member(node: NodeId): Member {
-    return getOrCreate(this.members, node, () => ({ info: undefined, services: new Map() }))
+    const known = this.members.get(node)
+    if (known !== undefined) return known
+    const costMs = Number.POSITIVE_INFINITY
+    const created = { node, info: undefined, services: new Map(), costMs, pathsVersion: -1, path: undefined }
+    this.members.set(node, created)
+    return created
   }
 
-  private updateLink(origin: NodeId, to: NodeId, info: LinkInfo | undefined): void {
-    const links = getOrCreate(this.links, origin, () => new Map<NodeId, LinkInfo>())
-    if (isSame(links.get(to), info)) return
-    if (info === undefined) links.delete(to)
-    else links.set(to, info)
-    this.pathsChanged()
+  private onLinksChanged(): void {
+    this.paths = undefined
+    this.version++
   }
 
-  private pathsChanged(): void {
-    this.knownPaths = undefined
-    this.cache.clear()
+  private knownPaths(): ShortestPaths {
+    if (this.paths === undefined) {
+      this.paths = this.links.shortestPaths(this.self, this.hopsMax)
+      this.pathsVersion++
+    }
+    return this.paths
+  }
+
+  private pathOf(member: Member): Path | undefined {
+    const found = this.knownPaths().get(member.node)
+    if (found === undefined || member.path === undefined || !isSamePath(found, member.path)) member.path = found
+    return member.path
   }
 }
 
-function routeState(info: ServiceInfo, node: NodeInfo, path: Path | undefined): RouteState {
-  if (path === undefined) return 'unreachable'
-  if (node.state === 'draining') return 'draining'
+function isReady({ member, info }: Route): boolean {
+  return member.info?.state === 'up' && info.healthy > 0 && member.costMs !== Number.POSITIVE_INFINITY
+}
+
+function stateOf({ member, info }: Route): RouteState {
+  if (member.costMs === Number.POSITIVE_INFINITY) return 'unreachable'
+  if (member.info?.state === 'draining') return 'draining'
   return info.healthy > 0 ? 'ready' : 'no-healthy-instance'
 }
 
-function byPreference(a: RouteView, b: RouteView): number {
-  if (a.state !== b.state && (a.state === 'ready' || b.state === 'ready')) return a.state === 'ready' ? -1 : 1
-  if (a.costMs !== b.costMs) return a.costMs < b.costMs ? -1 : 1
-  return a.node < b.node ? -1 : a.node > b.node ? 1 : 0
+function byPreference(a: Route, b: Route): number {
+  const isFirst = isReady(a)
+  if (isFirst !== isReady(b)) return isFirst ? -1 : 1
+  if (a.member.costMs !== b.member.costMs) return a.member.costMs < b.member.costMs ? -1 : 1
+  return a.member.node < b.member.node ? -1 : a.member.node > b.member.node ? 1 : 0
 }
 
-/** Both were made by the decoders of entry.ts: plain data with their keys in one order. */
-function isSame(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
+function isSameInfo(a: ServiceInfo, b: ServiceInfo): boolean {
+  return a === b || infoKey(a) === infoKey(b)
 }
 
-function getOrCreate<K, V>(map: Map<K, V>, key: K, create: () => V): V {
-  const known = map.get(key)
-  if (known !== undefined) return known
-  const created = create()
-  map.set(key, created)
-  return created
+/** Of infos made by the decoder of entry.ts: plain data with their keys in one order. */
+function infoKey({ protocol, instances, healthy, weight, labels }: ServiceInfo): string {
+  const said = labels === NO_LABELS ? '' : JSON.stringify(labels)
+  return `${protocol} ${instances} ${healthy} ${weight} ${said}`
 }

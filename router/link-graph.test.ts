@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { LinkGraph } from './link-graph.ts'
 import type { LinkInfo, NodeId } from './model.ts'
-import { HOP_COST_MS, HOPS_MAX, linkCostMs, type Path, shortestPaths } from './paths.ts'
+import { HOP_COST_MS, HOPS_MAX, linkCostMs, type Path } from './paths.ts'
 
 type Links = Map<NodeId, Map<NodeId, LinkInfo>>
 
@@ -16,6 +17,23 @@ function links(...lines: string[]): Links {
   return states
 }
 const both = (a: string, b: string, rtt: number): string[] => [`${a} ${b} ${rtt}`, `${b} ${a} ${rtt}`]
+
+function graphOf(states: Links): LinkGraph {
+  const graph = new LinkGraph()
+  for (const [from, own] of states) for (const [to, link] of own) graph.set(from, to, link)
+  return graph
+}
+
+function shortestPaths(self: NodeId, states: Links, known = graphOf(states)): Map<NodeId, Path> {
+  const paths = known.shortestPaths(self, HOPS_MAX)
+  const all = new Map<NodeId, Path>()
+  for (const node of paths.nodes()) {
+    const path = paths.get(node)
+    if (path !== undefined) all.set(node, path)
+    expect(paths.costMs(node)).toBe(path?.costMs)
+  }
+  return all
+}
 
 /** Every simple path of at most `HOPS_MAX` links, tried out; the best by cost, then hops, then ids. */
 function oracle(self: NodeId, states: Links): Map<NodeId, Path> {
@@ -53,7 +71,7 @@ const lopsided = fc
   .array(fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.nat(6)), { maxLength: 30, size: 'max' })
   .map(rows => links(...rows.map(row => row.join(' '))))
 
-describe('paths', () => {
+describe('the graph of links', () => {
   test('the cheapest path to every node is found, and no path where none is', () => {
     fc.assert(
       fc.property(fc.oneof(graph, lopsided), states => {
@@ -71,6 +89,44 @@ describe('paths', () => {
       }),
       { numRuns: 200 },
     )
+  })
+
+  test('links that come, change and go leave the same graph as those that stand were stated at once', () => {
+    const change = fc.tuple(
+      fc.constantFrom(...NODES),
+      fc.constantFrom(...NODES),
+      fc.option(fc.nat(6), { nil: undefined }),
+    )
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 10, maxLength: 120, size: 'max' }), fc.nat(6), (changes, forgotten) => {
+        const known = new LinkGraph()
+        const states: Links = new Map(NODES.map(node => [node, new Map()]))
+        for (const [from, to, rttMs] of changes) {
+          if (from === to) continue
+          const before = states.get(from)?.get(to)
+          const link = rttMs === undefined ? undefined : { rttMs, lossRatio: 0 }
+          expect(known.set(from, to, link)).toBe(before?.rttMs !== rttMs)
+          if (link === undefined) states.get(from)?.delete(to)
+          else states.get(from)?.set(to, link)
+          expect(known.get(from, to)).toEqual(link)
+          expect(known.countOf(from)).toBe(states.get(from)?.size)
+        }
+        known.forget(NODES[forgotten] as string)
+        states.get(NODES[forgotten] as string)?.clear()
+        for (const self of NODES) expect(shortestPaths(self, states, known)).toEqual(oracle(self, states))
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('a peer that invents nodes and takes them back leaves nothing behind', () => {
+    const known = new LinkGraph()
+    for (let i = 0; i < 10_000; i++) {
+      known.set('a', `made-up-${i}`, { rttMs: 1, lossRatio: 0 })
+      known.set('a', `made-up-${i}`, undefined)
+    }
+    known.set('a', 'b', { rttMs: 1, lossRatio: 0 })
+    expect(known.size).toBe(2)
   })
 
   test('a link that only one end states leads nowhere', () => {
