@@ -33,7 +33,7 @@ const PUBLISH_RATE = { perSecond: 10, burst: 20 }
 const LINK_BURST_MS = 500
 /** After a link came up its round trip has settled. */
 const SETTLE_MS = 1000
-/** What one link measures is news for nobody within a second: it leaves with whatever else there is to say. */
+/** What one link measures, or one more way to where there is one, is news for nobody within a second: it leaves with whatever else there is to say. */
 const LINK_NEWS_MS = 1000
 
 export interface AdvertiserDeps {
@@ -95,15 +95,16 @@ export class Advertiser {
     this.change(key, value, nowMs)
   }
 
-  onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
+  /** `isReached`: calls get there already, so that others can wait for the news. */
+  onLinkUp(to: NodeId, rttMs: number, isReached: boolean, nowMs: number): void {
     // The first measure is taken while both ends are busy with each other: a better one is told soon.
-    const withinMs = this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
+    const withinMs = isReached ? LINK_NEWS_MS : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
     this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, withinMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
-  onLinkDown(to: NodeId, nowMs: number): void {
+  onLinkDown(to: NodeId, isUrgent: boolean, nowMs: number): void {
     this.links.delete(to)
-    this.change(linkKey(to), undefined, nowMs)
+    this.change(linkKey(to), undefined, nowMs, isUrgent ? this.options.batchMs : LINK_NEWS_MS)
   }
 
   onRtt(to: NodeId, sample: LinkInfo, nowMs: number): void {

@@ -23,6 +23,7 @@ const frame = fc.oneof(
   fc.record({
     type: fc.constant('summary' as const),
     hashes: fc.constantFrom(1, 2, 64, 1024).chain(n => fc.uint8Array({ minLength: 4 * n, maxLength: 4 * n })),
+    handOn: fc.boolean(),
   }),
   fc.record({
     type: fc.constant('digest' as const),
@@ -41,7 +42,7 @@ function shown(value: GossipFrame | undefined): unknown {
       batches: value.batches.map(({ payload, signature }) => [[...payload], [...signature]]),
     }
   }
-  return value?.type === 'summary' ? [...value.hashes] : value
+  return value?.type === 'summary' ? [value.handOn, ...value.hashes] : value
 }
 
 describe('gossip frames', () => {

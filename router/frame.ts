@@ -27,12 +27,13 @@ export interface SignedBatch {
 /**
  * batches: entries of records, and the membership proofs of origins the receiver may not know.
  * summary: hashes of what the sender knows, by buckets of origins; equal ones end the exchange after a few bytes.
+ * `handOn`: from now on, hand on to me what is fresh to you; false: do not.
  * digest: how far the sender knows each origin of some buckets (`scope`; undefined: of all). `reply`: send yours back if
  * I have more than you of anything.
  */
 export type GossipFrame =
   | { type: 'batches'; proofs: readonly Uint8Array[]; batches: readonly SignedBatch[] }
-  | { type: 'summary'; hashes: Uint8Array }
+  | { type: 'summary'; hashes: Uint8Array; handOn: boolean }
   | { type: 'digest'; versions: ReadonlyMap<NodeId, Version>; reply: boolean; scope?: Scope | undefined }
 
 const BATCHES = 1
@@ -40,7 +41,7 @@ const SUMMARY = 2
 const DIGEST = 3
 
 export function encodeGossipFrame(frame: GossipFrame): Uint8Array {
-  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hashes])
+  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hashes, frame.handOn])
   if (frame.type === 'batches') {
     return encodeMsgpack([BATCHES, frame.proofs, frame.batches.flatMap(batch => [batch.payload, batch.signature])])
   }
@@ -64,7 +65,7 @@ export function decodeGossipFrame(
   if (type === SUMMARY) {
     const isSummary = first instanceof Uint8Array && isBucketCount(first.length / 4)
     return isSummary
-      ? yes({ type: 'summary', hashes: first })
+      ? yes({ type: 'summary', hashes: first, handOn: second === true })
       : no('a summary is 4 bytes for each of 1, 2, 4 … 1024 buckets')
   }
   if (type === DIGEST) return decodeDigest(first, second, third, fourth)

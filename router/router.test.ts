@@ -184,10 +184,63 @@ describe('telling', () => {
     expect(me.takeSent()).toEqual(['b: me@100.2'])
   })
 
-  test('a dead link is told at once, without waiting for the window', () => {
+  /** `me` with its neighbours b and c, of which b says that it has a link to `me`. */
+  const linkedBothWays = (): Node => {
     const me = linked(['b', 'c'])
+      .pass(20_000)
+      .batches('b', [batch('b', 1, who('b'))], ['b'])
+      .pass(20_000)
+    me.takeSent()
+    return me
+  }
+  const told = (me: Node): string[] => me.takeSent().filter(line => line.includes('me@'))
+
+  test('a dead link is told at once, without waiting for the window', () => {
+    const me = linkedBothWays().step({ type: 'link-down', to: 'b' })
+    expect(told(me)).toEqual(['c: me@100.4'])
+  })
+
+  test('a link that is given up while it works leaves this table at once, and is told within a second', () => {
+    const me = linkedBothWays().step({ type: 'link-down', to: 'b', isPlanned: true })
+    expect([me.router.table.link('me', 'b'), told(me)]).toEqual([undefined, []])
+    me.pass(1000)
+    expect(told(me)).toEqual(['c: me@100.4'])
+  })
+
+  test('the end of a link that its other end has taken back is no hurry: it is over for everyone', () => {
+    const me = linkedBothWays().batches('b', [batch('b', 2, { 'link/me': undefined })])
     me.step({ type: 'link-down', to: 'b' })
-    expect(me.takeSent()).toEqual(['c: me@100.4'])
+    expect(told(me)).toEqual([])
+    me.pass(1000)
+    expect(told(me)).toEqual(['c: me@100.4'])
+  })
+
+  test('of many links that die together the first are told at once and the rest in one batch', () => {
+    const names = Array.from({ length: 30 }, (_, i) => `n${i}`)
+    const me = linked(['c', ...names]).pass(20_000)
+    me.batches(
+      'c',
+      names.map(name => batch(name, 1, who(name))),
+      names,
+    ).pass(20_000)
+    me.takeSent()
+    for (const to of names) me.step({ type: 'link-down', to })
+    me.pass(20)
+    expect(new Set(told(me).map(line => line.slice(line.indexOf(':')))).size).toBeLessThanOrEqual(4)
+    expect(names.map(name => me.router.table.link('me', name))).toEqual(names.map(() => undefined))
+  })
+
+  test('one more way to a node that is reached already is told within a second, the first at once', () => {
+    const me = linked(['b']).pass(20_000)
+    me.batches('b', [batch('b', 1, { ...who('b'), 'link/o': { r: 1, l: 0 } })], ['b'])
+    me.batches('b', [batch('o', 1, { ...who('o'), 'link/b': { r: 1, l: 0 } })], ['o']).pass(20_000)
+    me.takeSent()
+    me.step({ type: 'link-up', to: 'o', rttMs: 5 })
+    expect([me.router.table.path('o')?.path, told(me)]).toEqual([['o'], []])
+    me.pass(1000)
+    expect(told(me)).toHaveLength(2)
+    me.step({ type: 'link-up', to: 'p', rttMs: 5 })
+    expect(told(me)).toHaveLength(3)
   })
 
   test('what is withdrawn leaves the table of others', () => {
@@ -271,22 +324,55 @@ describe('round trips', () => {
   })
 })
 
+const wish = (handOn: boolean): GossipFrame => ({ type: 'summary', hashes: Uint8Array.of(0, 0, 0, 0), handOn })
+
+/** Neighbours of `node` that it has asked to hand on, by its latest word to each. */
+function providersOf(node: Node): string[] {
+  const said = new Map<string, boolean>()
+  for (const { to, bytes } of node.sent) {
+    const decoded = decodeGossipFrame(bytes)
+    if (decoded.ok && decoded.frame?.type === 'summary') said.set(to, decoded.frame.handOn)
+  }
+  return [...said].flatMap(([to, handOn]) => (handOn ? [to] : [])).sort()
+}
+
 describe('handing on', () => {
-  test('a fresh batch goes to those who have no link with its origin, never back nor to the origin', () => {
-    const me = linked(['b', 'c', 'd', 'o'], { fanout: 0 })
-    me.batches('b', [batch('o', 1, { ...who('o'), 'link/c': { r: 1, l: 0 } })], ['o'])
+  test('a fresh batch goes to those who asked for it, never back nor to its origin', () => {
+    const me = linked(['b', 'c', 'd', 'o'])
+    for (const asker of ['b', 'c', 'o']) me.frame(asker, wish(true))
+    me.takeSent()
+    me.batches('b', [batch('o', 1, who('o'))], ['o'])
+    expect(me.takeSent()).toEqual(['c: proof of o o@1.1'])
+  })
+
+  test('who takes its wish back gets nothing more', () => {
+    const me = linked(['b', 'c', 'd']).frame('c', wish(true)).frame('d', wish(true)).frame('c', wish(false))
+    me.takeSent()
+    me.batches('b', [batch('o', 1, who('o'))], ['o'])
     expect(me.takeSent()).toEqual(['d: proof of o o@1.1'])
   })
 
-  test('a few others get it too, in case the push of the origin was lost', () => {
-    const me = linked(['b', 'c', 'd'], { fanout: 1 })
-    const links = { 'link/c': { r: 1, l: 0 }, 'link/d': { r: 1, l: 0 } }
-    me.batches('b', [batch('o', 1, links)], ['o'])
-    expect(me.takeSent()).toHaveLength(1)
+  test('the first neighbours are asked to hand on, more of them where not everyone is a neighbour', () => {
+    const me = new Node('me').step({ type: 'self', info: info('me') }).pass(20)
+    for (const to of ['b', 'c', 'd', 'e']) me.step({ type: 'link-up', to, rttMs: 10 })
+    expect(providersOf(me)).toHaveLength(2)
+    me.batches('b', [batch('o', 1, {}), batch('p', 1, {}), batch('q', 1, {})], ['o', 'p', 'q', 'x', 'y', 'z'])
+    me.step({ type: 'link-up', to: 'f', rttMs: 10 })
+    expect(providersOf(me)).toHaveLength(3)
+    expect(providersOf(me)).toContain('f')
+  })
+
+  test('when a neighbour that hands on is gone, another is asked in its place', () => {
+    const me = new Node('me').step({ type: 'self', info: info('me') }).pass(20)
+    for (const to of ['b', 'c', 'd']) me.step({ type: 'link-up', to, rttMs: 10 })
+    const [gone = '', other] = providersOf(me)
+    me.sent = []
+    me.step({ type: 'link-down', to: gone })
+    expect(providersOf(me)).toEqual(['b', 'c', 'd'].filter(node => node !== gone && node !== other))
   })
 
   test('a batch that is known already is not handed on again', () => {
-    const me = linked(['b', 'c'])
+    const me = linked(['b', 'c']).frame('c', wish(true))
     const one = batch('o', 1, offer(1))
     me.batches('b', [one], ['o']).takeSent()
     me.batches('c', [one]).batches('b', [one], ['o'])
@@ -294,7 +380,8 @@ describe('handing on', () => {
   })
 
   test('what is passed on is byte for byte what the origin signed', () => {
-    const me = linked(['b', 'c'])
+    const me = linked(['b', 'c']).frame('c', wish(true))
+    me.takeSent()
     const one = batch('o', 1, { 'zone/later': { anything: [1, 'x'] } })
     me.batches('b', [one], ['o'])
     const decoded = decodeGossipFrame(me.sent[0]?.bytes ?? new Uint8Array())
@@ -327,20 +414,68 @@ describe('making up for what was lost', () => {
   test('a different summary is answered with a digest, a digest with what is missing, and that with the rest', () => {
     const me = linked(['b']).pass(1000)
     me.batches('b', [batch('o', 1, offer(1))], ['o']).takeSent()
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4) })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
     expect(me.takeSent()).toEqual(['b: digest? me@100.2 o@1.1'])
     const theirs = versions({ me: { incarnation: 100, contiguous: 1 }, x: { incarnation: 1, contiguous: 3 } })
     me.frame('b', { type: 'digest', versions: theirs, reply: true })
-    expect(me.takeSent()).toEqual(['b: proof of o me@100.2 o@1.1', 'b: digest me@100.2 o@1.1'])
+    // What this node lacks is under way: it has asked for it already.
+    expect(me.takeSent()).toEqual(['b: proof of o me@100.2 o@1.1', 'b: summary'])
+    me.pass(1000).takeSent()
+    me.frame('b', { type: 'digest', versions: theirs, reply: true })
+    expect(me.takeSent()).toContain('b: digest me@100.2 o@1.1')
+  })
+
+  test('an answer is cut where it gets long, and who gets somewhere with it goes on asking until there is no more', () => {
+    const [a, b] = [new Node('a'), new Node('b')]
+    for (const node of [a, b]) node.step({ type: 'self', info: info(node.id) })
+    const labels = { note: 'x'.repeat(200) }
+    const names = Array.from({ length: 20 }, (_, i) => `o${i}`)
+    for (const name of names) {
+      const entries = Array.from({ length: 100 }, (_, i) => [
+        serviceKey(`s${i}`),
+        encodeServiceInfo(orders(1, { labels })),
+      ])
+      a.batches('x', [batch(name, 1, Object.fromEntries(entries))], [name])
+    }
+    a.sent = []
+    join(a, b)
+    let asked = 0
+    let answeredMax = 0
+    for (let round = 0; round < 100 && (a.sent.length > 0 || b.sent.length > 0); round++) {
+      for (const { bytes } of b.sent.splice(0)) {
+        if (shown(bytes).startsWith('digest')) asked++
+        a.step({ type: 'frame', from: 'b', bytes })
+      }
+      answeredMax = Math.max(
+        answeredMax,
+        a.sent.reduce((sum, { bytes }) => sum + bytes.length, 0),
+      )
+      for (const { bytes } of a.sent.splice(0)) b.step({ type: 'frame', from: 'a', bytes })
+    }
+    expect(b.router.digest()).toEqual(a.router.digest())
+    expect(asked).toBeGreaterThan(1)
+    expect(answeredMax).toBeLessThan(320 * 1024)
+  })
+
+  test('an answer that brings nothing new is not asked for again at once', () => {
+    const me = linked(['b']).pass(1000)
+    me.takeSent()
+    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false }
+    me.frame('b', other)
+    expect(me.takeSent()).toHaveLength(1)
+    me.frame('b', other)
+    expect(me.takeSent()).toEqual([])
+    me.frame('b', other)
+    expect(me.takeSent()).toHaveLength(1)
   })
 
   test('of many who know more only one is asked at a time: a joiner must not get everything from each', () => {
     const me = linked(['b', 'c'])
-    const other = { type: 'summary' as const, hashes: Uint8Array.of(1, 2, 3, 4) }
+    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false }
     me.pass(1000).takeSent()
     me.frame('b', other).frame('c', other)
     expect(me.takeSent()).toEqual(['b: digest? me@100.3'])
-    me.pass(100).takeSent()
+    me.pass(300).takeSent()
     me.frame('c', other)
     expect(me.takeSent()).toEqual(['c: digest? me@100.3'])
   })
@@ -361,7 +496,7 @@ describe('making up for what was lost', () => {
     const count = 1024
     const index = [...Array(count).keys()].find(i => isInScope('o', { count, indexes: new Set([i]) })) ?? 0
     me.frame('b', { type: 'digest', versions: versions({}), reply: false, scope: { count, indexes: new Set([index]) } })
-    expect(me.takeSent()).toEqual(['b: proof of o o@1.1'])
+    expect(me.takeSent()).toEqual(['b: proof of o o@1.1', 'b: summary'])
   })
 
   test('a digest that asks for no reply gets none, and one that knows all gets nothing', () => {
@@ -505,7 +640,7 @@ describe('what is not true', () => {
         batches: [batch('o', 1, { ...who('o'), ...offer(1) })],
       }),
       encodeGossipFrame({ type: 'digest', versions: versions({ me: { incarnation: 1, contiguous: 1 } }), reply: true }),
-      encodeGossipFrame({ type: 'summary', hashes: new Uint8Array(4) }),
+      encodeGossipFrame({ type: 'summary', hashes: new Uint8Array(4), handOn: true }),
       encodeMsgpack([1, [], [encodeMsgpack([{ toString: 1, valueOf: 1 }, 'o', 1, 1, 1, []]), new Uint8Array(64)]]),
       encodeMsgpack([{ toString: 1 }, { toString: 1 }, { toString: 1 }]),
     ]
@@ -557,8 +692,10 @@ describe('what is not true', () => {
     me.step({ type: 'frame', from: 'b', bytes: big.subarray(0, frame.length) })
     big.fill(0)
     me.frame('b', { type: 'digest', versions: new Map(), reply: false })
-    const decoded = decodeGossipFrame(me.sent.at(-1)?.bytes ?? new Uint8Array())
-    const kept = decoded.ok && decoded.frame?.type === 'batches' ? decoded.frame.batches : []
+    const kept = me.sent.flatMap(({ bytes }) => {
+      const decoded = decodeGossipFrame(bytes)
+      return decoded.ok && decoded.frame?.type === 'batches' ? decoded.frame.batches : []
+    })
     expect(kept.map(one => Buffer.from(one.payload).toString('hex'))).toContain(Buffer.from(payload).toString('hex'))
   })
 })
@@ -633,7 +770,7 @@ describe('forgetting', () => {
     expect(me.router.digest().has('o')).toBe(false)
     me.pass(1000).takeSent()
     // Its version is still in the digests this node sends, so that neighbours keep it to themselves.
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4) })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
     expect(me.takeSent().join()).toContain('o@1.1')
     me.frame('b', { type: 'digest', versions: versions({ o: { incarnation: 1, contiguous: 1 } }), reply: true })
     expect(me.takeSent().filter(line => line.includes('digest'))).toEqual([])
@@ -657,7 +794,7 @@ describe('forgetting', () => {
   test('what is remembered of it ends after the limit has passed once more', () => {
     const me = lonely().pass(HOUR_MS)
     me.takeSent()
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4) })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
     expect(me.takeSent().join()).not.toContain('o@')
   })
 })

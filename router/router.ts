@@ -1,7 +1,7 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
 import { type Batch, type BatchHead, decodeBatch, peekBatch, signedBytes } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
-import { NODE_KEY } from './entry.ts'
+import { encodeLinkInfo, linkKey, NODE_KEY } from './entry.ts'
 import {
   DIGEST_ORIGINS_MAX,
   decodeGossipFrame,
@@ -16,6 +16,7 @@ import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './m
 import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
+import { Providers } from './providers.ts'
 import { RateLimit } from './rate-limit.ts'
 import type { RouteFilter } from './route-filter.ts'
 import { Table } from './table.ts'
@@ -25,7 +26,8 @@ export type RouterEvent =
   | { type: 'self'; info: NodeInfo }
   | { type: 'local'; service: LocalService }
   | { type: 'link-up'; to: NodeId; rttMs: number }
-  | { type: 'link-down'; to: NodeId }
+  /** `isPlanned`: this node gives the link up and keeps it open until others have heard. */
+  | { type: 'link-down'; to: NodeId; isPlanned?: boolean }
   | { type: 'rtt'; to: NodeId; rttMs: number; lossRatio: number }
   | { type: 'frame'; from: NodeId; bytes: Uint8Array }
   | { type: 'wake' }
@@ -58,12 +60,8 @@ export interface RouterOptions extends AdvertiserOptions {
   readonly digestMs: number
   /** The same after something new was heard or said: a push that was lost is found out this soon. */
   readonly quickDigestMs: number
-  /** Neighbours without a link to its origin that a fresh batch is handed on to, at most: 6 reach a thousand nodes in four hops. */
-  readonly handOnMax: number
-  /** Random neighbours that it is handed on to besides, because the origin's own push may have been lost. */
-  readonly fanout: number
-  /** Least time between two digests that ask for data: who joins learns all from one neighbour, not the same from each. */
-  readonly askGapMs: number
+  /** Neighbours that each node has fresh batches handed on by. 3: at 5 % loss one batch in 8,000 comes from none of them and waits for a digest. */
+  readonly providers: number
   /** Links a call may pass; 1: calls go to neighbours only. */
   readonly hopsMax: number
   /** A node that nobody could reach for so long is dropped from the table. 72 h: longer than a weekend. */
@@ -74,17 +72,17 @@ export const ROUTER_DEFAULTS: RouterOptions = {
   ...ADVERTISER_DEFAULTS,
   digestMs: 2000,
   quickDigestMs: 250,
-  handOnMax: 6,
-  fanout: 2,
-  askGapMs: 100,
+  providers: 3,
   hopsMax: HOPS_MAX,
   forgetMs: 72 * 3_600_000,
 }
 
 /** Others that are known at a time: with this node and some that were forgotten, their digest fits in one frame. */
 export const NODES_MAX = 3_000
-/** Answer to one digest: a neighbour that says it knows nothing gets the rest with its next digest, not all at once. */
-const ANSWER_BYTES_MAX = 2 * 1024 * 1024
+/** Answer to one digest: a neighbour that knows nothing gets the rest with its next digest, not all at once. 256 KiB: what a link of 10 Mbit/s carries in a fifth of a second. */
+const ANSWER_BYTES_MAX = 256 * 1024
+/** An answer that does not begin within one and a half round trips and this is asked for elsewhere. */
+const ANSWER_WAIT_MS = 200
 /** Batches held for all others together. 512 MiB: a million routes are about 80. */
 const HELD_BYTES_MAX = 512 * 1024 * 1024
 /** What one neighbour may send: ten times what the busiest mesh that was simulated needs, and a full table at once. */
@@ -93,8 +91,6 @@ const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 /** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
 const QUICK_EXCHANGES = 5
-/** A neighbour with so few links depends on each: what is fresh is always handed on to it. */
-const LINKS_FEW = 2
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -108,6 +104,7 @@ interface Peer {
 }
 
 type Digest = Extract<GossipFrame, { type: 'digest' }>
+type Summary = Extract<GossipFrame, { type: 'summary' }>
 
 interface Forgotten extends Version {
   readonly untilMs: number
@@ -115,6 +112,8 @@ interface Forgotten extends Version {
 }
 
 interface Neighbour {
+  /** It has asked for what is fresh. */
+  handOn: boolean
   /** When it was last asked about strangers. */
   askedAtMs: number
   readonly rate: RateLimit
@@ -136,12 +135,14 @@ export class Router {
   private readonly peers = new Map<NodeId, Peer>()
   private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Map<NodeId, Neighbour>()
+  private readonly providers: Providers
   private effects: RouterEffect[] = []
   private quickLeft = 0
   private digestAtMs = Number.POSITIVE_INFINITY
   private sweepAtMs = Number.POSITIVE_INFINITY
   private wakeAtMs = Number.POSITIVE_INFINITY
-  private askedAtMs = Number.NEGATIVE_INFINITY
+  /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
+  private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
   private bytesHeld = 0
   /** Frames and batches that were refused, by reason. */
   readonly refused = new Map<string, number>()
@@ -151,6 +152,7 @@ export class Router {
     this.options = { ...ROUTER_DEFAULTS, ...options }
     this.own = new Advertiser(deps, this.options)
     this.table = new Table(deps.self, this.options.hopsMax)
+    this.providers = new Providers(deps.random)
   }
 
   step(event: RouterEvent, nowMs: number): RouterEffect[] {
@@ -166,7 +168,7 @@ export class Router {
         this.onLinkUp(event.to, event.rttMs, nowMs)
         break
       case 'link-down':
-        this.onLinkDown(event.to, nowMs)
+        this.onLinkDown(event.to, event.isPlanned === true, nowMs)
         break
       case 'rtt':
         this.own.onRtt(event.to, event, nowMs)
@@ -219,19 +221,30 @@ export class Router {
   }
 
   private onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
-    this.neighbours.set(to, { askedAtMs: Number.NEGATIVE_INFINITY, rate: new RateLimit(NEIGHBOUR_RATE, nowMs) })
-    this.own.onLinkUp(to, rttMs, nowMs)
-    // A link is news that others wait for; the fourth of a burst leaves with those that follow it.
-    if (this.own.isCalm(nowMs)) this.publish(nowMs)
-    this.send(to, { type: 'summary', hashes: this.index.summary() })
+    const rate = new RateLimit(NEIGHBOUR_RATE, nowMs)
+    this.neighbours.set(to, { handOn: false, askedAtMs: Number.NEGATIVE_INFINITY, rate })
+    const given = this.providers.onLinkUp(to, this.neighbours.size, this.providersWanted())
+    if (given !== undefined) this.sendSummary(given)
+    const isReached = this.table.path(to) !== undefined
+    this.own.onLinkUp(to, rttMs, isReached, nowMs)
+    this.table.update(this.deps.self, linkKey(to), encodeLinkInfo({ rttMs, lossRatio: 0 }), nowMs)
+    // The first way to a node is news that others wait for; the fourth of a burst leaves with those that follow it.
+    if (!isReached && this.own.isCalm(nowMs)) this.publish(nowMs)
+    this.sendSummary(to)
     this.expectNews(nowMs)
   }
 
-  private onLinkDown(to: NodeId, nowMs: number): void {
+  private onLinkDown(to: NodeId, isPlanned: boolean, nowMs: number): void {
     this.neighbours.delete(to)
-    this.own.onLinkDown(to, nowMs)
-    // A dead link is told at once: every millisecond of it is a call sent the wrong way.
-    this.publish(nowMs)
+    if (this.asked?.node === to) this.asked = undefined
+    const next = this.providers.onLinkDown(to, [...this.neighbours.keys()])
+    if (next !== undefined) this.sendSummary(next)
+    // A dead link is told at once: every millisecond of it is a call sent the wrong way. One that still works for a
+    // while, and one that the other end has taken back, which is enough, can wait for company.
+    const isUrgent = !isPlanned && this.table.link(to, this.deps.self) !== undefined
+    this.own.onLinkDown(to, isUrgent, nowMs)
+    this.table.update(this.deps.self, linkKey(to), undefined, nowMs)
+    if (isUrgent && this.own.isCalm(nowMs)) this.publish(nowMs)
     if (this.neighbours.size === 0) this.digestAtMs = Number.POSITIVE_INFINITY
   }
 
@@ -250,7 +263,7 @@ export class Router {
     const frame = decoded.frame
     if (frame === undefined) return
     if (frame.type === 'batches') this.onBatches(from, frame.proofs, frame.batches, nowMs)
-    else if (frame.type === 'summary') this.onSummary(from, frame.hashes, nowMs)
+    else if (frame.type === 'summary') this.onSummary(from, frame, nowMs)
     else this.onDigest(from, frame, nowMs)
   }
 
@@ -262,6 +275,10 @@ export class Router {
       if (batch !== undefined) fresh.push(batch)
     }
     if (fresh.length === 0) return
+    if (this.asked?.node === from) {
+      this.asked.isFruitful = true
+      this.asked.untilMs = this.answerByMs(from, nowMs)
+    }
     this.handOn(from, fresh)
     this.expectNews(nowMs)
   }
@@ -367,13 +384,27 @@ export class Router {
     this.sendDigest(from, false, undefined)
   }
 
-  private onSummary(from: NodeId, hashes: Uint8Array, nowMs: number): void {
+  private onSummary(from: NodeId, { hashes, handOn }: Summary, nowMs: number): void {
+    const neighbour = this.neighbours.get(from)
+    if (neighbour !== undefined) neighbour.handOn = handOn
     const scope = this.index.compare(hashes)
+    // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
+    const wasFruitless = this.asked?.node === from && !this.asked.isFruitful
+    if (this.asked?.node === from) this.asked = undefined
     if (scope === undefined) return
-    if (nowMs - this.askedAtMs >= this.options.askGapMs) {
-      this.askedAtMs = nowMs
-      this.sendDigest(from, true, scope)
-    } else this.expectNews(nowMs)
+    if (wasFruitless || !this.ask(from, true, scope, nowMs)) this.expectNews(nowMs)
+  }
+
+  /** Tells `from` how far this node knows everyone, for an answer with what it lacks; unless one is under way. */
+  private ask(from: NodeId, reply: boolean, scope: Scope | undefined, nowMs: number): boolean {
+    if (this.asked !== undefined && nowMs < this.asked.untilMs) return false
+    this.asked = { node: from, untilMs: this.answerByMs(from, nowMs), isFruitful: false }
+    this.sendDigest(from, reply, scope)
+    return true
+  }
+
+  private answerByMs(from: NodeId, nowMs: number): number {
+    return nowMs + ANSWER_WAIT_MS + 1.5 * (this.table.link(this.deps.self, from)?.rttMs ?? 0)
   }
 
   private onDigest(from: NodeId, digest: Digest, nowMs: number): void {
@@ -401,10 +432,22 @@ export class Router {
     // Signed proof of it is on its way only if this node asks: to be outbid, it must be seen first.
     const isOutdated = mine !== undefined && isNewer(mine, this.own.log)
     offer(this.deps.self, this.own.log, this.deps.proof)
-    for (const [origin, peer] of this.peers) offer(origin, peer.log, peer.proof)
-    if (missing.length > 0 || proofs.length > 0) this.sendPacked(from, proofs, missing)
-    if (isOutdated || (reply && this.isBehind(theirs))) this.sendDigest(from, false, scope)
-    else if (this.isBehind(theirs)) this.expectNews(nowMs)
+    for (const [origin, peer] of this.peersFromAnywhere()) offer(origin, peer.log, peer.proof)
+    if (missing.length > 0 || proofs.length > 0) {
+      this.sendPacked([from], proofs, missing)
+      this.sendSummary(from)
+    }
+    if (isOutdated) this.sendDigest(from, false, scope)
+    else if (this.isBehind(theirs) && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
+  }
+
+  /** All peers, each time from another one on: who asks several neighbours in turn gets another part from each. */
+  private *peersFromAnywhere(): IterableIterator<[NodeId, Peer]> {
+    const first = Math.floor(this.deps.random() * this.peers.size)
+    let i = 0
+    for (const entry of this.peers) if (i++ >= first) yield entry
+    i = 0
+    for (const entry of this.peers) if (i++ < first) yield entry
   }
 
   private isBehind(theirs: ReadonlyMap<NodeId, Version>): boolean {
@@ -446,7 +489,7 @@ export class Router {
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
       this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
       const [to] = this.pick([...this.neighbours.keys()], 1)
-      if (to !== undefined) this.send(to, { type: 'summary', hashes: this.index.summary() })
+      if (to !== undefined) this.sendSummary(to)
     }
     if (this.sweepAtMs === Number.POSITIVE_INFINITY) this.sweepAtMs = nowMs + SWEEP_MS
     if (nowMs >= this.sweepAtMs) this.sweep(nowMs)
@@ -494,23 +537,20 @@ export class Router {
 
   // Sending ------------------------------------------------------------------------------------------------------
 
-  /**
-   * Passes fresh batches on: to neighbours that have no link with their origin (as far as is known here), because they
-   * cannot have them from there, and to a few random others, because the origin's own push may have been lost.
-   */
+  /** Passes fresh batches on to the neighbours that have asked for it. */
   private handOn(from: NodeId, batches: readonly Batch[]): void {
-    const others = [...this.neighbours.keys()].filter(node => node !== from)
-    const lucky = this.pick(others, this.options.fanout)
-    const wanted = new Map<NodeId, Batch[]>()
+    const wanting = [...this.neighbours].flatMap(([to, { handOn }]) => (handOn && to !== from ? [to] : []))
     for (const [origin, its] of Map.groupBy(batches, batch => batch.origin)) {
-      const apart = others.filter(to => this.table.link(origin, to) === undefined)
-      // Who has hardly any other link has it from here or not at all; of the rest a few are enough.
-      const dependent = apart.filter(to => this.table.linkCount(to) <= LINKS_FEW)
-      for (const to of new Set([...dependent, ...this.pick(apart, this.options.handOnMax), ...lucky])) {
-        if (to !== origin) wanted.set(to, [...(wanted.get(to) ?? []), ...its])
-      }
+      this.sendBatches(
+        wanting.filter(to => to !== origin),
+        its,
+      )
     }
-    for (const [to, its] of wanted) this.sendBatches([to], its)
+  }
+
+  /** In a full mesh everyone has each batch from its origin besides. */
+  private providersWanted(): number {
+    return this.neighbours.size < this.peers.size ? this.options.providers : this.options.providers - 1
   }
 
   private sendBatches(to: readonly NodeId[], batches: readonly Batch[]): void {
@@ -522,11 +562,17 @@ export class Router {
       const proof = origin === this.deps.self ? this.deps.proof : this.peers.get(origin)?.proof
       if (proof !== undefined) proofs.push(proof)
     }
-    for (const node of to) this.sendPacked(node, proofs, batches)
+    this.sendPacked(to, proofs, batches)
   }
 
-  private sendPacked(to: NodeId, proofs: readonly Uint8Array[], batches: readonly SignedBatch[]): void {
-    for (const bytes of packBatches(proofs, batches)) this.effects.push({ type: 'send', to, bytes })
+  private sendPacked(to: readonly NodeId[], proofs: readonly Uint8Array[], batches: readonly SignedBatch[]): void {
+    for (const bytes of packBatches(proofs, batches)) {
+      for (const node of to) this.effects.push({ type: 'send', to: node, bytes })
+    }
+  }
+
+  private sendSummary(to: NodeId): void {
+    this.send(to, { type: 'summary', hashes: this.index.summary(), handOn: this.providers.has(to) })
   }
 
   private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {

@@ -77,7 +77,9 @@ test('the example frames in docs/wire.md are read as the page says', () => {
   const versions = new Map([['a', { incarnation: 7, contiguous: 2 }]])
   const known = new DigestIndex()
   for (const [origin, version] of versions) known.set(origin, version)
-  expect(Buffer.from(encodeGossipFrame({ type: 'summary', hashes: known.summary() }))).toEqual(example('summary'))
+  expect(Buffer.from(encodeGossipFrame({ type: 'summary', hashes: known.summary(), handOn: true }))).toEqual(
+    example('summary'),
+  )
   expect(frame('summary')).toMatchObject({ type: 'summary' })
   expect(frame('digest')).toEqual({ type: 'digest', reply: true, versions })
   expect(frame('scoped')).toEqual({

@@ -21,6 +21,8 @@ export class LinkEnd {
   readonly beat = new Heartbeat()
   other: LinkEnd | undefined
   isUp = true
+  /** This end has said that it gives the link up. */
+  isLeaving = false
   /** Looks in a row at a line that was dead; used in place of `beat` when heartbeats are modelled. */
   silentTicks = 0
   /** What the router was last told: the measured state of the link. */

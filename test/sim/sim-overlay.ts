@@ -21,6 +21,8 @@ const CHOOSE_SOON_MS = 250
 const CHOOSE_SOON_SPARSE_MS = 2000
 /** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
 const UNWANTED_MS = 15_000
+/** A link that is given up stays open this long: others have heard of it by then. */
+const LEAVE_MS = 2000
 /** How long a modelled heartbeat repeats a new round trip: real ones never stop, and the router may hold a first one for noise. */
 const TELL_MS = 60_000
 /** Length, type byte: the head of each message on a gossip stream. */
@@ -199,8 +201,18 @@ export class SimOverlay {
     for (const end of [...node.ends.values()]) {
       if (!end.dialled || node.wanted.has(end.peer.id)) end.unwantedSinceMs = undefined
       else if (end.unwantedSinceMs === undefined) end.unwantedSinceMs = nowMs
-      else if (nowMs - end.unwantedSinceMs >= UNWANTED_MS) this.close(end, 'unwanted', true)
+      else if (nowMs - end.unwantedSinceMs >= UNWANTED_MS) this.leave(end)
     }
+  }
+
+  /** Others hear of it first, so that nothing is sent over a link that is gone. */
+  private leave(end: LinkEnd): void {
+    if (end.isLeaving) return
+    end.isLeaving = true
+    this.deps.step(end.node, { type: 'link-down', to: end.peer.id, isPlanned: true })
+    this.deps.queue.after(LEAVE_MS, () =>
+      this.whenAwake(end.node, end.node.life, () => this.close(end, 'unwanted', true)),
+    )
   }
 
   private dial(node: SimNode, id: NodeId, delayMs: number): void {
@@ -300,7 +312,7 @@ export class SimOverlay {
     this.deps.transcript?.add(this.deps.queue.nowMs, reason, node.name, peer.name)
     if (isTold) this.sendClose(end)
     if (!node.alive) return
-    this.deps.step(node, { type: 'link-down', to: peer.id })
+    if (!end.isLeaving) this.deps.step(node, { type: 'link-down', to: peer.id })
     // The first retry comes soon, but not from all sides in the same millisecond.
     if (reason !== 'replaced' && this.isWanted(node, peer.id)) {
       this.dial(node, peer.id, node.redial(peer.id).onFailure(this.dialRandom()))
