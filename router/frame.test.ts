@@ -19,11 +19,13 @@ const frame = fc.oneof(
       fc.record({ payload: fc.uint8Array({ maxLength: 40 }), signature: fc.uint8Array({ maxLength: 64 }) }),
       { maxLength: 4 },
     ),
+    isAnswer: fc.boolean(),
   }),
   fc.record({
     type: fc.constant('summary' as const),
     hashes: fc.constantFrom(1, 2, 64, 1024).chain(n => fc.uint8Array({ minLength: 4 * n, maxLength: 4 * n })),
     handOn: fc.boolean(),
+    load: fc.nat(),
   }),
   fc.record({
     type: fc.constant('digest' as const),
@@ -38,11 +40,12 @@ const frame = fc.oneof(
 function shown(value: GossipFrame | undefined): unknown {
   if (value?.type === 'batches') {
     return {
+      isAnswer: value.isAnswer,
       proofs: value.proofs.map(proof => [...proof]),
       batches: value.batches.map(({ payload, signature }) => [[...payload], [...signature]]),
     }
   }
-  return value?.type === 'summary' ? [value.handOn, ...value.hashes] : value
+  return value?.type === 'summary' ? [value.handOn, value.load, ...value.hashes] : value
 }
 
 describe('gossip frames', () => {

@@ -25,15 +25,16 @@ export interface SignedBatch {
 }
 
 /**
- * batches: entries of records, and the membership proofs of origins the receiver may not know.
+ * batches: entries of records, and the membership proofs of origins the receiver may not know. `isAnswer`: they answer a
+ * digest, and may be old news to all but the receiver.
  * summary: hashes of what the sender knows, by buckets of origins; equal ones end the exchange after a few bytes.
- * `handOn`: from now on, hand on to me what is fresh to you; false: do not.
+ * `handOn`: from now on, hand on to me what is fresh to you; false: do not. `load`: how many I hand on to.
  * digest: how far the sender knows each origin of some buckets (`scope`; undefined: of all). `reply`: send yours back if
  * I have more than you of anything.
  */
 export type GossipFrame =
-  | { type: 'batches'; proofs: readonly Uint8Array[]; batches: readonly SignedBatch[] }
-  | { type: 'summary'; hashes: Uint8Array; handOn: boolean }
+  | { type: 'batches'; proofs: readonly Uint8Array[]; batches: readonly SignedBatch[]; isAnswer: boolean }
+  | { type: 'summary'; hashes: Uint8Array; handOn: boolean; load: number }
   | { type: 'digest'; versions: ReadonlyMap<NodeId, Version>; reply: boolean; scope?: Scope | undefined }
 
 const BATCHES = 1
@@ -41,9 +42,10 @@ const SUMMARY = 2
 const DIGEST = 3
 
 export function encodeGossipFrame(frame: GossipFrame): Uint8Array {
-  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hashes, frame.handOn])
+  if (frame.type === 'summary') return encodeMsgpack([SUMMARY, frame.hashes, frame.handOn, frame.load])
   if (frame.type === 'batches') {
-    return encodeMsgpack([BATCHES, frame.proofs, frame.batches.flatMap(batch => [batch.payload, batch.signature])])
+    const flat = frame.batches.flatMap(batch => [batch.payload, batch.signature])
+    return encodeMsgpack([BATCHES, frame.proofs, flat, frame.isAnswer])
   }
   const flat: unknown[] = []
   for (const [origin, version] of frame.versions) flat.push(origin, version.incarnation, version.contiguous)
@@ -61,11 +63,11 @@ export function decodeGossipFrame(
   if (!Array.isArray(decoded.value)) return no('a frame is an array')
   const [type, first, second, third, fourth]: unknown[] = decoded.value
   if (typeof type !== 'number') return no('a frame begins with its type')
-  if (type === BATCHES) return decodeBatches(first, second)
+  if (type === BATCHES) return decodeBatches(first, second, third === true)
   if (type === SUMMARY) {
     const isSummary = first instanceof Uint8Array && isBucketCount(first.length / 4)
     return isSummary
-      ? yes({ type: 'summary', hashes: first, handOn: second === true })
+      ? yes({ type: 'summary', hashes: first, handOn: second === true, load: isCount(third) ? third : 0 })
       : no('a summary is 4 bytes for each of 1, 2, 4 … 1024 buckets')
   }
   if (type === DIGEST) return decodeDigest(first, second, third, fourth)
@@ -74,7 +76,7 @@ export function decodeGossipFrame(
 
 type Decoded = ReturnType<typeof decodeGossipFrame>
 
-function decodeBatches(proofs: unknown, flat: unknown): Decoded {
+function decodeBatches(proofs: unknown, flat: unknown, isAnswer: boolean): Decoded {
   if (!Array.isArray(proofs) || !proofs.every(proof => isBytes(proof, PROOF_BYTES_MAX))) return no('bad proofs')
   if (proofs.length > FRAME_PROOFS_MAX) return no(`${proofs.length} proofs, at most ${FRAME_PROOFS_MAX}`)
   if (!Array.isArray(flat) || flat.length % 2 !== 0 || !flat.every(part => isBytes(part, BATCH_BYTES_MAX))) {
@@ -84,7 +86,7 @@ function decodeBatches(proofs: unknown, flat: unknown): Decoded {
   for (let i = 0; i < flat.length; i += 2) {
     batches.push({ payload: flat[i] as Uint8Array, signature: flat[i + 1] as Uint8Array })
   }
-  return yes({ type: 'batches', proofs: proofs as Uint8Array[], batches })
+  return yes({ type: 'batches', proofs: proofs as Uint8Array[], batches, isAnswer })
 }
 
 function decodeDigest(reply: unknown, flat: unknown, count: unknown, indexes: unknown): Decoded {

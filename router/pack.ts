@@ -1,12 +1,16 @@
 import { encodeGossipFrame, FRAME_BYTES_TARGET, FRAME_PROOFS_MAX, type SignedBatch } from './frame.ts'
 
 /** Frames that carry all the proofs and then all the batches, each about `FRAME_BYTES_TARGET` at most. */
-export function packBatches(proofs: readonly Uint8Array[], batches: readonly SignedBatch[]): Uint8Array[] {
+export function packBatches(
+  proofs: readonly Uint8Array[],
+  batches: readonly SignedBatch[],
+  isAnswer = false,
+): Uint8Array[] {
   const frames: Uint8Array[] = []
   let frame: { proofs: Uint8Array[]; batches: SignedBatch[] } = { proofs: [], batches: [] }
   let bytes = 0
   const flush = (): void => {
-    if (bytes > 0) frames.push(encodeGossipFrame({ type: 'batches', ...frame }))
+    if (bytes > 0) frames.push(encodeGossipFrame({ type: 'batches', ...frame, isAnswer }))
     frame = { proofs: [], batches: [] }
     bytes = 0
   }

@@ -66,7 +66,7 @@ class Node {
   }
 
   batches(from: string, batches: readonly Batch[], proofs: readonly string[] = []): this {
-    return this.frame(from, { type: 'batches', proofs: proofs.map(proofOf), batches })
+    return this.frame(from, { type: 'batches', proofs: proofs.map(proofOf), batches, isAnswer: false })
   }
 
   /** What was sent since the last look, in words. */
@@ -324,7 +324,10 @@ describe('round trips', () => {
   })
 })
 
-const wish = (handOn: boolean): GossipFrame => ({ type: 'summary', hashes: Uint8Array.of(0, 0, 0, 0), handOn })
+const wish = (handOn: boolean, load = 0): GossipFrame => ({
+  ...{ type: 'summary', hashes: Uint8Array.of(0, 0, 0, 0) },
+  ...{ handOn, load },
+})
 
 /** Neighbours of `node` that it has asked to hand on, by its latest word to each. */
 function providersOf(node: Node): string[] {
@@ -350,6 +353,38 @@ describe('handing on', () => {
     me.takeSent()
     me.batches('b', [batch('o', 1, who('o'))], ['o'])
     expect(me.takeSent()).toEqual(['d: proof of o o@1.1'])
+  })
+
+  test('an answer is handed on as word of it alone: a newcomer must not flood others with what only it did not know', () => {
+    const me = linked(['b', 'c']).frame('c', wish(true)).pass(1000)
+    me.takeSent()
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 0 }).takeSent()
+    const batches = [batch('o', 1, offer(1))]
+    me.frame('b', { type: 'batches', proofs: [proofOf('o')], batches, isAnswer: true })
+    expect([me.takeSent(), me.routes.length]).toEqual([[], 0])
+    expect(me.router.table.knows('orders')).toBe(true)
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 0 })
+    expect(me.takeSent()).toContain('c: summary')
+  })
+
+  test('a neighbour with much less to hand on is asked in place of one with much', () => {
+    const me = new Node('me').step({ type: 'self', info: info('me') }).pass(20)
+    const all = ['b', 'c', 'd', 'e']
+    for (const to of all) me.step({ type: 'link-up', to, rttMs: 10 })
+    const [first = '', second = ''] = providersOf(me)
+    const idle = all.find(node => node !== first && node !== second) ?? ''
+    me.sent = []
+    for (const node of all) me.frame(node, wish(false, node === idle ? 2 : 10))
+    me.pass(4000)
+    expect(providersOf(me)).toContain(idle)
+  })
+
+  test('who is asked by many tells the next one so', () => {
+    const me = linked(['b', 'c', 'd', 'e', 'f', 'g'])
+    for (const asker of ['b', 'c', 'd', 'e', 'f']) me.frame(asker, wish(true))
+    expect(me.takeSent().filter(line => line.startsWith('f: summary'))).toHaveLength(1)
+    me.frame('f', wish(true))
+    expect(me.takeSent().filter(line => line.startsWith('f: summary'))).toEqual([])
   })
 
   test('the first neighbours are asked to hand on, more of them where not everyone is a neighbour', () => {
@@ -414,7 +449,7 @@ describe('making up for what was lost', () => {
   test('a different summary is answered with a digest, a digest with what is missing, and that with the rest', () => {
     const me = linked(['b']).pass(1000)
     me.batches('b', [batch('o', 1, offer(1))], ['o']).takeSent()
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 2 })
     expect(me.takeSent()).toEqual(['b: digest? me@100.2 o@1.1'])
     const theirs = versions({ me: { incarnation: 100, contiguous: 1 }, x: { incarnation: 1, contiguous: 3 } })
     me.frame('b', { type: 'digest', versions: theirs, reply: true })
@@ -460,7 +495,7 @@ describe('making up for what was lost', () => {
   test('an answer that brings nothing new is not asked for again at once', () => {
     const me = linked(['b']).pass(1000)
     me.takeSent()
-    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false }
+    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 2 }
     me.frame('b', other)
     expect(me.takeSent()).toHaveLength(1)
     me.frame('b', other)
@@ -471,7 +506,7 @@ describe('making up for what was lost', () => {
 
   test('of many who know more only one is asked at a time: a joiner must not get everything from each', () => {
     const me = linked(['b', 'c'])
-    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false }
+    const other: GossipFrame = { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 2 }
     me.pass(1000).takeSent()
     me.frame('b', other).frame('c', other)
     expect(me.takeSent()).toEqual(['b: digest? me@100.3'])
@@ -499,11 +534,11 @@ describe('making up for what was lost', () => {
     expect(me.takeSent()).toEqual(['b: proof of o o@1.1', 'b: summary'])
   })
 
-  test('a digest that asks for no reply gets none, and one that knows all gets nothing', () => {
+  test('a digest that asks for no reply gets none, and one that knows all gets a summary alone', () => {
     const me = linked(['b'])
     const all = versions({ me: { incarnation: 100, contiguous: 2 }, x: { incarnation: 1, contiguous: 3 } })
     me.frame('b', { type: 'digest', versions: all, reply: false })
-    expect(me.takeSent()).toEqual([])
+    expect(me.takeSent()).toEqual(['b: summary'])
   })
 
   test('batches of a stranger are not believed; its proof is asked for, at most once a second', () => {
@@ -600,7 +635,7 @@ describe('what is not true', () => {
     const altered = payload.slice()
     altered[altered.length - 1] = (altered.at(-1) ?? 0) ^ 1
     me.takeSent()
-    me.frame('b', { type: 'batches', proofs: [], batches: [{ payload: altered, signature }] })
+    me.frame('b', { type: 'batches', proofs: [], batches: [{ payload: altered, signature }], isAnswer: false })
     expect(me.router.digest().get('o')?.contiguous).toBe(1)
     expect(me.notes).toHaveLength(1)
   })
@@ -619,7 +654,7 @@ describe('what is not true', () => {
   test('a proof that the root did not issue admits nobody', () => {
     const me = linked(['b'])
     const proofs = [Buffer.from('made up')]
-    me.frame('b', { type: 'batches', proofs, batches: [batch('o', 1, offer(1))] })
+    me.frame('b', { type: 'batches', proofs, batches: [batch('o', 1, offer(1))], isAnswer: false })
     expect(me.notes).toEqual(['refused bad-proof'])
     expect(me.router.digest().has('o')).toBe(false)
   })
@@ -638,9 +673,10 @@ describe('what is not true', () => {
         type: 'batches',
         proofs: [proofOf('o')],
         batches: [batch('o', 1, { ...who('o'), ...offer(1) })],
+        isAnswer: true,
       }),
       encodeGossipFrame({ type: 'digest', versions: versions({ me: { incarnation: 1, contiguous: 1 } }), reply: true }),
-      encodeGossipFrame({ type: 'summary', hashes: new Uint8Array(4), handOn: true }),
+      encodeGossipFrame({ type: 'summary', hashes: new Uint8Array(4), handOn: true, load: 2 }),
       encodeMsgpack([1, [], [encodeMsgpack([{ toString: 1, valueOf: 1 }, 'o', 1, 1, 1, []]), new Uint8Array(64)]]),
       encodeMsgpack([{ toString: 1 }, { toString: 1 }, { toString: 1 }]),
     ]
@@ -686,7 +722,12 @@ describe('what is not true', () => {
   test('what is kept does not hold on to the frame it came in', () => {
     const me = linked(['b'])
     const { payload, signature } = batch('o', 1, { 'later/x': new Uint8Array(3) })
-    const frame = encodeGossipFrame({ type: 'batches', proofs: [proofOf('o')], batches: [{ payload, signature }] })
+    const frame = encodeGossipFrame({
+      type: 'batches',
+      proofs: [proofOf('o')],
+      batches: [{ payload, signature }],
+      isAnswer: true,
+    })
     const big = new Uint8Array(1_000_000)
     big.set(frame)
     me.step({ type: 'frame', from: 'b', bytes: big.subarray(0, frame.length) })
@@ -716,7 +757,7 @@ describe('an earlier life of this node', () => {
   test('a neighbour that knows of such a record is asked for it', () => {
     const me = linked(['b'])
     me.frame('b', { type: 'digest', versions: versions({ me: { incarnation: 500, contiguous: 3 } }), reply: false })
-    expect(me.takeSent()).toEqual(['b: digest me@100.2'])
+    expect(me.takeSent()).toEqual(['b: summary', 'b: digest me@100.2'])
   })
 
   test('a forged one impresses nobody, and what this node knows of itself neither', () => {
@@ -770,7 +811,7 @@ describe('forgetting', () => {
     expect(me.router.digest().has('o')).toBe(false)
     me.pass(1000).takeSent()
     // Its version is still in the digests this node sends, so that neighbours keep it to themselves.
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 2 })
     expect(me.takeSent().join()).toContain('o@1.1')
     me.frame('b', { type: 'digest', versions: versions({ o: { incarnation: 1, contiguous: 1 } }), reply: true })
     expect(me.takeSent().filter(line => line.includes('digest'))).toEqual([])
@@ -794,7 +835,7 @@ describe('forgetting', () => {
   test('what is remembered of it ends after the limit has passed once more', () => {
     const me = lonely().pass(HOUR_MS)
     me.takeSent()
-    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false })
+    me.frame('b', { type: 'summary', hashes: Uint8Array.of(1, 2, 3, 4), handOn: false, load: 2 })
     expect(me.takeSent().join()).not.toContain('o@')
   })
 })

@@ -91,6 +91,8 @@ const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 /** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
 const QUICK_EXCHANGES = 5
+/** Neighbours above the usual that may be handed on to before they are told that it is many. */
+const LOAD_SPARE = 1
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -103,6 +105,7 @@ interface Peer {
   unreachableSinceMs: number | undefined
 }
 
+type Batches = Extract<GossipFrame, { type: 'batches' }>
 type Digest = Extract<GossipFrame, { type: 'digest' }>
 type Summary = Extract<GossipFrame, { type: 'summary' }>
 
@@ -141,6 +144,10 @@ export class Router {
   private digestAtMs = Number.POSITIVE_INFINITY
   private sweepAtMs = Number.POSITIVE_INFINITY
   private wakeAtMs = Number.POSITIVE_INFINITY
+  /** Some neighbour has shown to know nothing that this node does not. */
+  private isSettled = false
+  /** Neighbours that asked this node to hand on. */
+  private load = 0
   /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
   private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
   private bytesHeld = 0
@@ -235,9 +242,10 @@ export class Router {
   }
 
   private onLinkDown(to: NodeId, isPlanned: boolean, nowMs: number): void {
+    if (this.neighbours.get(to)?.handOn) this.load--
     this.neighbours.delete(to)
     if (this.asked?.node === to) this.asked = undefined
-    const next = this.providers.onLinkDown(to, [...this.neighbours.keys()])
+    const next = this.providers.onLinkDown(to)
     if (next !== undefined) this.sendSummary(next)
     // A dead link is told at once: every millisecond of it is a call sent the wrong way. One that still works for a
     // while, and one that the other end has taken back, which is enough, can wait for company.
@@ -262,24 +270,25 @@ export class Router {
     }
     const frame = decoded.frame
     if (frame === undefined) return
-    if (frame.type === 'batches') this.onBatches(from, frame.proofs, frame.batches, nowMs)
+    if (frame.type === 'batches') this.onBatches(from, frame, nowMs)
     else if (frame.type === 'summary') this.onSummary(from, frame, nowMs)
     else this.onDigest(from, frame, nowMs)
   }
 
-  private onBatches(from: NodeId, proofs: readonly Uint8Array[], signed: readonly SignedBatch[], nowMs: number): void {
+  private onBatches(from: NodeId, { proofs, batches, isAnswer }: Batches, nowMs: number): void {
     for (const proof of proofs) this.onProof(from, proof, nowMs)
     const fresh: Batch[] = []
-    for (const { payload, signature } of signed) {
+    for (const { payload, signature } of batches) {
       const batch = this.onBatch(from, payload, signature, nowMs)
       if (batch !== undefined) fresh.push(batch)
     }
     if (fresh.length === 0) return
-    if (this.asked?.node === from) {
+    // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
+    if (!isAnswer || this.isSettled) this.handOn(from, fresh)
+    if (isAnswer && this.asked?.node === from) {
       this.asked.isFruitful = true
       this.asked.untilMs = this.answerByMs(from, nowMs)
     }
-    this.handOn(from, fresh)
     this.expectNews(nowMs)
   }
 
@@ -381,18 +390,32 @@ export class Router {
     const neighbour = this.neighbours.get(from)
     if (neighbour === undefined || nowMs - neighbour.askedAtMs < STRANGER_DIGEST_MS) return
     neighbour.askedAtMs = nowMs
-    this.sendDigest(from, false, undefined)
+    if (!this.ask(from, false, undefined, nowMs)) this.expectNews(nowMs)
   }
 
-  private onSummary(from: NodeId, { hashes, handOn }: Summary, nowMs: number): void {
+  private onSummary(from: NodeId, { hashes, handOn, load }: Summary, nowMs: number): void {
     const neighbour = this.neighbours.get(from)
-    if (neighbour !== undefined) neighbour.handOn = handOn
+    this.providers.onLoad(from, load)
+    if (neighbour !== undefined && neighbour.handOn !== handOn) {
+      neighbour.handOn = handOn
+      this.load += handOn ? 1 : -1
+      // Who came where many are learns it at once, and may think better of it.
+      if (handOn && this.load > this.options.providers + LOAD_SPARE) this.sendSummary(from)
+    }
     const scope = this.index.compare(hashes)
     // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
-    const wasFruitless = this.asked?.node === from && !this.asked.isFruitful
+    const answer = this.asked?.node === from && nowMs < this.asked.untilMs ? this.asked : undefined
     if (this.asked?.node === from) this.asked = undefined
-    if (scope === undefined) return
-    if (wasFruitless || !this.ask(from, true, scope, nowMs)) this.expectNews(nowMs)
+    if (answer?.isFruitful)
+      for (const [to, { handOn }] of this.neighbours) if (handOn && to !== from) this.sendSummary(to)
+    if (scope === undefined) {
+      this.isSettled = true
+      return
+    }
+    // The rest of a long answer comes from others, or one neighbour would bear it all.
+    const [next = from] = answer?.isFruitful ? this.pick([...this.neighbours.keys()], 1) : [from]
+    const isVain = answer?.isFruitful === false
+    if (isVain || !this.ask(next, true, scope, nowMs)) this.expectNews(nowMs)
   }
 
   /** Tells `from` how far this node knows everyone, for an answer with what it lacks; unless one is under way. */
@@ -433,12 +456,13 @@ export class Router {
     const isOutdated = mine !== undefined && isNewer(mine, this.own.log)
     offer(this.deps.self, this.own.log, this.deps.proof)
     for (const [origin, peer] of this.peersFromAnywhere()) offer(origin, peer.log, peer.proof)
-    if (missing.length > 0 || proofs.length > 0) {
-      this.sendPacked([from], proofs, missing)
-      this.sendSummary(from)
-    }
+    for (const bytes of packBatches(proofs, missing, true)) this.effects.push({ type: 'send', to: from, bytes })
+    // Also when there is nothing to tell: who has asked waits for the end of the answer before it asks elsewhere.
+    this.sendSummary(from)
+    const isBehind = this.isBehind(theirs)
+    this.isSettled ||= !isBehind
     if (isOutdated) this.sendDigest(from, false, scope)
-    else if (this.isBehind(theirs) && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
+    else if (isBehind && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
   }
 
   /** All peers, each time from another one on: who asks several neighbours in turn gets another part from each. */
@@ -488,8 +512,9 @@ export class Router {
       const isQuick = --this.quickLeft > 0
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
       this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
-      const [to] = this.pick([...this.neighbours.keys()], 1)
-      if (to !== undefined) this.sendSummary(to)
+      const balanced = this.providers.balance()
+      const [random] = this.pick([...this.neighbours.keys()], 1)
+      for (const to of balanced ?? [random]) if (to !== undefined) this.sendSummary(to)
     }
     if (this.sweepAtMs === Number.POSITIVE_INFINITY) this.sweepAtMs = nowMs + SWEEP_MS
     if (nowMs >= this.sweepAtMs) this.sweep(nowMs)
@@ -562,17 +587,13 @@ export class Router {
       const proof = origin === this.deps.self ? this.deps.proof : this.peers.get(origin)?.proof
       if (proof !== undefined) proofs.push(proof)
     }
-    this.sendPacked(to, proofs, batches)
-  }
-
-  private sendPacked(to: readonly NodeId[], proofs: readonly Uint8Array[], batches: readonly SignedBatch[]): void {
     for (const bytes of packBatches(proofs, batches)) {
       for (const node of to) this.effects.push({ type: 'send', to: node, bytes })
     }
   }
 
   private sendSummary(to: NodeId): void {
-    this.send(to, { type: 'summary', hashes: this.index.summary(), handOn: this.providers.has(to) })
+    this.send(to, { type: 'summary', hashes: this.index.summary(), handOn: this.providers.has(to), load: this.load })
   }
 
   private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {

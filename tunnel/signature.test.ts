@@ -77,7 +77,7 @@ test('the example frames in docs/wire.md are read as the page says', () => {
   const versions = new Map([['a', { incarnation: 7, contiguous: 2 }]])
   const known = new DigestIndex()
   for (const [origin, version] of versions) known.set(origin, version)
-  expect(Buffer.from(encodeGossipFrame({ type: 'summary', hashes: known.summary(), handOn: true }))).toEqual(
+  expect(Buffer.from(encodeGossipFrame({ type: 'summary', hashes: known.summary(), handOn: true, load: 2 }))).toEqual(
     example('summary'),
   )
   expect(frame('summary')).toMatchObject({ type: 'summary' })
@@ -86,7 +86,7 @@ test('the example frames in docs/wire.md are read as the page says', () => {
     ...{ type: 'digest', reply: true, versions },
     scope: { count: 2, indexes: new Set([1]) },
   })
-  expect(frame('batches')).toMatchObject({ type: 'batches', proofs: [] })
+  expect(frame('batches')).toMatchObject({ type: 'batches', proofs: [], isAnswer: false })
   const decoded = decodeMsgpack(example('link'))
   expect(decoded.ok && decodeLinkInfo(decoded.value)).toEqual({ rttMs: 12.3, lossRatio: 0.06 })
   const message = example('message')

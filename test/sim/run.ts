@@ -61,7 +61,7 @@ export interface RunResult {
   readonly framesPerNodePerSecond: number
   /** The worst second of a busy node: 99th percentile over the nodes, greatest over the seconds. */
   readonly worstSecondBytes: number
-  /** From a silent death until no node has a path there. */
+  /** From a silent death until no node has a path there. When another dies meanwhile, from then: it takes its last word on the first with it. */
   readonly deathMs: Quantiles
   /** From the start until every table was whole. */
   readonly joinedMs: number
@@ -116,6 +116,7 @@ export class Run {
   private readonly deathsMs: number[] = []
   private readonly violations: Violation[] = []
   private nodesLost = 0
+  private lastDeathMs = 0
   private isQuiet = true
 
   constructor(deps: { onProgress: (progress: RunProgress) => void }, options: RunOptions) {
@@ -269,6 +270,7 @@ export class Run {
     const { name, life } = node
     if (how < 0.5) {
       this.mesh.crash(name)
+      this.lastDeathMs = this.mesh.nowMs
       this.watchDeath(node)
     } else this.mesh.stop(name)
     this.mesh.queue.after(AWAY_MS.min + away * AWAY_MS.span, () => {
@@ -279,11 +281,10 @@ export class Run {
   private watchDeath(dead: SimNode): void {
     if (this.options.nodes > DEATHS_NODES_MAX || this.options.protocol === 'micro') return
     const { life } = dead
-    const atMs = this.mesh.nowMs
     const look = (): void => {
       if (dead.life !== life) return
       const isGone = this.mesh.living().every(node => node.protocol.rttMs(dead.id) === undefined)
-      const tookMs = this.mesh.nowMs - atMs
+      const tookMs = this.mesh.nowMs - this.lastDeathMs
       if (isGone || tookMs > DEATH_MS_MAX) this.deathsMs.push(tookMs)
       else this.mesh.queue.after(DEATH_POLL_MS, look)
     }
