@@ -58,7 +58,7 @@ export class Advertiser {
   private readonly held = new Map<ServiceName, unknown>()
   private readonly links = new Map<NodeId, ToldLink>()
   private publishAtMs = Number.POSITIVE_INFINITY
-  private readonly pace = new RateLimit(PUBLISH_RATE, 0)
+  private readonly pace = new RateLimit(PUBLISH_RATE)
 
   constructor(deps: AdvertiserDeps, options: AdvertiserOptions) {
     this.record = new OwnRecord(deps.self, deps.incarnation, deps.sign)

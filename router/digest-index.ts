@@ -18,24 +18,34 @@ export interface Scope {
  */
 export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
-  private readonly hashes = new Map<NodeId, number>()
+  private readonly known = new Map<NodeId, { readonly bucket: number; hash: number }>()
 
   set(origin: NodeId, version: Version): void {
-    const bucket = bucketOf(origin, FINE_BUCKETS)
     const hash = versionHash(origin, version)
-    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (this.hashes.get(origin) ?? 0) ^ hash
-    this.hashes.set(origin, hash)
+    const known = this.known.get(origin)
+    const bucket = known?.bucket ?? bucketOf(origin, FINE_BUCKETS)
+    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (known?.hash ?? 0) ^ hash
+    if (known === undefined) this.known.set(origin, { bucket, hash })
+    else known.hash = hash
   }
 
   delete(origin: NodeId): void {
-    const bucket = bucketOf(origin, FINE_BUCKETS)
-    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (this.hashes.get(origin) ?? 0)
-    this.hashes.delete(origin)
+    const known = this.known.get(origin)
+    if (known === undefined) return
+    this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash
+    this.known.delete(origin)
+  }
+
+  /** Origins that fall into these buckets; undefined: all. */
+  *originsIn(scope: Scope | undefined): IterableIterator<NodeId> {
+    for (const [origin, { bucket }] of this.known) {
+      if (scope === undefined || scope.indexes.has(bucket & (scope.count - 1))) yield origin
+    }
   }
 
   /** The hashes as they are sent: 4 bytes each, big endian, as many as the origins known here are worth. */
   summary(): Uint8Array {
-    return this.folded(bucketsFor(this.hashes.size))
+    return this.folded(bucketsFor(this.known.size))
   }
 
   /** The buckets in which a neighbour's summary differs from what is known here; undefined: none. */

@@ -50,7 +50,8 @@ describe('entries', () => {
   test.each([
     [NODE_KEY, { kind: 'node' }],
     [serviceKey('orders'), { kind: 'service', name: 'orders' }],
-    [linkKey('12D3'), { kind: 'link', to: '12D3' }],
+    [linkKey('12D3'), { kind: 'link', toTail: '12D3' }],
+    [linkKey('12D3KooWK99VoVxNE7XzyBwXEzW7'), { kind: 'link', toTail: 'VxNE7XzyBwXEzW7'.padStart(16, 'o') }],
     ['service/', undefined],
     ['service/Orders', undefined],
     ['service/-orders', undefined],

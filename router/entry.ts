@@ -2,15 +2,23 @@ import type { Labels, LinkInfo, NodeId, NodeInfo, Protocol, ServiceInfo, Service
 import { SERVICE_NAME } from './model.ts'
 
 /**
- * The entries of a record and how they stand on the wire. Keys: `node`, `service/<name>`, `link/<node id>`.
+ * The entries of a record and how they stand on the wire. Keys: `node`, `service/<name>`, `link/<tail of a node id>`.
  * Values are maps with short keys (docs/wire.md has the table). Decoding ignores keys it does not know and entries of
  * other kinds: newer nodes may say more, and what they say is passed on with their batch whether understood or not.
  */
 export const NODE_KEY = 'node'
 export const serviceKey = (name: ServiceName): string => `service/${name}`
-export const linkKey = (to: NodeId): string => `link/${to}`
+export const linkKey = (to: NodeId): string => `link/${nodeTail(to)}`
 
-export type EntryKind = { kind: 'node' } | { kind: 'service'; name: ServiceName } | { kind: 'link'; to: NodeId }
+/** 16 characters of base58 are 93 bits of a public key: nobody finds a second key with the same, and links are most of what is gossiped. */
+const TAIL_LENGTH = 16
+
+/** What a link's entry says of the node it leads to: the end of its id. */
+export function nodeTail(node: NodeId): string {
+  return node.slice(-TAIL_LENGTH)
+}
+
+export type EntryKind = { kind: 'node' } | { kind: 'service'; name: ServiceName } | { kind: 'link'; toTail: string }
 
 export function entryKind(key: string): EntryKind | undefined {
   if (key === NODE_KEY) return { kind: 'node' }
@@ -18,7 +26,7 @@ export function entryKind(key: string): EntryKind | undefined {
     const name = key.slice(8)
     return SERVICE_NAME.test(name) ? { kind: 'service', name } : undefined
   }
-  if (key.startsWith('link/') && key.length > 5) return { kind: 'link', to: key.slice(5) }
+  if (key.startsWith('link/') && key.length > 5) return { kind: 'link', toTail: nodeTail(key.slice(5)) }
   return undefined
 }
 

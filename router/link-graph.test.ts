@@ -129,6 +129,22 @@ describe('the graph of links', () => {
     expect(known.size).toBe(2)
   })
 
+  test('a node is called by its whole id as soon as anyone has given it, whether it was a link or its own word', () => {
+    const [me, b, c] = ['me', 'b', 'c'].map(name => name.padStart(52, 'xyz')) as [string, string, string]
+    const known = new LinkGraph()
+    const link = { rttMs: 1, lossRatio: 0 }
+    known.set(b, me.slice(-16), link)
+    known.set(b, c.slice(-16), link)
+    known.set(me, b, link)
+    expect(known.shortestPaths(me, HOPS_MAX).get(b)?.path).toEqual([b])
+    known.set(c, b.slice(-16), link)
+    expect(known.shortestPaths(me, HOPS_MAX).get(c)?.path).toEqual([b, c])
+    expect([...known.shortestPaths(me, HOPS_MAX).nodes()].sort()).toEqual([b, c, me].sort())
+    known.set(me, b.slice(-16), { rttMs: 2, lossRatio: 0 })
+    expect(known.shortestPaths(me, HOPS_MAX).get(b)).toMatchObject({ path: [b], rttMs: 2 })
+    expect([known.get(me, b)?.rttMs, known.countOf(b), known.size]).toEqual([2, 2, 3])
+  })
+
   test('a link that only one end states leads nowhere', () => {
     const states = links(...both('a', 'b', 10), 'b c 10')
     expect([...shortestPaths('a', states).keys()]).toEqual(['a', 'b'])

@@ -1,3 +1,4 @@
+import { nodeTail } from './entry.ts'
 import type { LinkInfo, NodeId } from './model.ts'
 import { linkCostMs, type Path } from './paths.ts'
 
@@ -15,10 +16,12 @@ interface Edges {
  * What every node says of its live links, and the cheapest paths over them.
  *
  * Nodes are numbered here, so that a search over 1,000 nodes with 24 links each takes under a millisecond. A number is
- * given up when nobody states a link from or to its node.
+ * given up when nobody states a link from or to its node. A node is known by the tail of its id until it says something
+ * itself; no path passes one that has not, but for a neighbour of `self`, which gives the whole id.
  */
 export class LinkGraph {
-  private readonly numbers = new Map<NodeId, number>()
+  /** By the tail of the id. */
+  private readonly numbers = new Map<string, number>()
   private readonly ids: NodeId[] = []
   private readonly edges: Edges[] = []
   /** Links stated towards each node. */
@@ -53,7 +56,7 @@ export class LinkGraph {
 
   /** What `from` says of its link to `to`. */
   get(from: NodeId, to: NodeId): LinkInfo | undefined {
-    const [fromNumber, toNumber] = [this.numbers.get(from), this.numbers.get(to)]
+    const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return undefined
     const own = this.edgesOf(fromNumber)
     const at = own.to.indexOf(toNumber)
@@ -62,13 +65,13 @@ export class LinkGraph {
 
   /** How many links `node` states. */
   countOf(node: NodeId): number {
-    const number = this.numbers.get(node)
+    const number = this.find(node)
     return number === undefined ? 0 : this.edgesOf(number).to.length
   }
 
   /** Drops all that `node` states. */
   forget(node: NodeId): void {
-    const number = this.numbers.get(node)
+    const number = this.find(node)
     if (number === undefined) return
     for (const to of [...this.edgesOf(number).to]) this.remove(node, this.ids[to] as NodeId)
   }
@@ -82,7 +85,7 @@ export class LinkGraph {
    * walks of just h links, and a walk that meets itself is never better than the same without its loop.
    */
   shortestPaths(self: NodeId, hopsMax: number): ShortestPaths {
-    const start = this.numbers.get(self)
+    const start = this.find(self)
     const size = this.ids.length
     const bestMs = new Float64Array(size).fill(Number.POSITIVE_INFINITY)
     const bestHops = new Uint8Array(size)
@@ -133,7 +136,7 @@ export class LinkGraph {
   }
 
   private remove(from: NodeId, to: NodeId): boolean {
-    const [fromNumber, toNumber] = [this.numbers.get(from), this.numbers.get(to)]
+    const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return false
     const own = this.edgesOf(fromNumber)
     const at = own.to.indexOf(toNumber)
@@ -165,18 +168,25 @@ export class LinkGraph {
   }
 
   private number(node: NodeId): number {
-    const known = this.numbers.get(node)
-    if (known !== undefined) return known
+    const known = this.find(node)
+    if (known !== undefined) {
+      if (node.length > (this.ids[known] as NodeId).length) this.ids[known] = node
+      return known
+    }
     const number = this.free.pop() ?? this.ids.length
-    this.numbers.set(node, number)
+    this.numbers.set(nodeTail(node), number)
     this.ids[number] = node
     return number
   }
 
+  private find(node: NodeId): number | undefined {
+    return this.numbers.get(nodeTail(node))
+  }
+
   private giveUp(number: number): void {
     const id = this.ids[number] as NodeId
-    if (this.statedTo[number] || this.edgesOf(number).to.length > 0 || this.numbers.get(id) !== number) return
-    this.numbers.delete(id)
+    if (this.statedTo[number] || this.edgesOf(number).to.length > 0 || this.find(id) !== number) return
+    this.numbers.delete(nodeTail(id))
     this.free.push(number)
   }
 
@@ -199,7 +209,8 @@ interface Round {
 interface Found {
   readonly self: NodeId
   readonly ids: readonly NodeId[]
-  readonly numbers: ReadonlyMap<NodeId, number>
+  /** By the tail of the id. */
+  readonly numbers: ReadonlyMap<string, number>
   readonly bestMs: Float64Array
   readonly bestHops: Uint8Array
   readonly rounds: readonly Round[]
@@ -216,14 +227,14 @@ export class ShortestPaths {
   /** Infinite: no path. */
   costMs(node: NodeId): number {
     if (node === this.found.self) return 0
-    const number = this.found.numbers.get(node)
+    const number = this.found.numbers.get(nodeTail(node))
     return number === undefined ? Number.POSITIVE_INFINITY : (this.found.bestMs[number] as number)
   }
 
   get(node: NodeId): Path | undefined {
     const { self, numbers, bestMs, bestHops, rounds, ids } = this.found
     if (node === self) return { path: [], rttMs: 0, costMs: 0 }
-    const number = numbers.get(node)
+    const number = numbers.get(nodeTail(node))
     if (number === undefined || bestMs[number] === Number.POSITIVE_INFINITY) return undefined
     const hops = bestHops[number] as number
     const path = this.walk(number, hops).map(passed => ids[passed] as NodeId)
@@ -233,8 +244,9 @@ export class ShortestPaths {
   /** Nodes that a path leads to, `self` included. */
   *nodes(): IterableIterator<NodeId> {
     yield this.found.self
-    for (const [node, number] of this.found.numbers) {
-      if (node !== this.found.self && this.found.bestMs[number] !== Number.POSITIVE_INFINITY) yield node
+    for (const [number, node] of this.found.ids.entries()) {
+      const isLive = this.found.numbers.get(nodeTail(node)) === number && node !== this.found.self
+      if (isLive && this.found.bestMs[number] !== Number.POSITIVE_INFINITY) yield node
     }
   }
 

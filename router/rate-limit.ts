@@ -3,9 +3,10 @@ export class RateLimit {
   private readonly perSecond: number
   private readonly burst: number
   private tokens: number
-  private atMs: number
+  /** Undefined: not asked yet; a clock may begin anywhere. */
+  private atMs: number | undefined
 
-  constructor(options: { readonly perSecond: number; readonly burst: number }, nowMs: number) {
+  constructor(options: { readonly perSecond: number; readonly burst: number }, nowMs?: number) {
     this.perSecond = options.perSecond
     this.burst = options.burst
     this.tokens = options.burst
@@ -33,7 +34,7 @@ export class RateLimit {
   }
 
   private refill(nowMs: number): void {
-    this.tokens = Math.min(this.burst, this.tokens + ((nowMs - this.atMs) / 1000) * this.perSecond)
+    this.tokens = Math.min(this.burst, this.tokens + ((nowMs - (this.atMs ?? nowMs)) / 1000) * this.perSecond)
     this.atMs = nowMs
   }
 }

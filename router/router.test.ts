@@ -454,7 +454,7 @@ describe('making up for what was lost', () => {
     const theirs = versions({ me: { incarnation: 100, contiguous: 1 }, x: { incarnation: 1, contiguous: 3 } })
     me.frame('b', { type: 'digest', versions: theirs, reply: true })
     // What this node lacks is under way: it has asked for it already.
-    expect(me.takeSent()).toEqual(['b: proof of o me@100.2 o@1.1', 'b: summary'])
+    expect(me.takeSent()).toEqual(['b: proof of o o@1.1 me@100.2', 'b: summary'])
     me.pass(1000).takeSent()
     me.frame('b', { type: 'digest', versions: theirs, reply: true })
     expect(me.takeSent()).toContain('b: digest me@100.2 o@1.1')

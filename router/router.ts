@@ -1,7 +1,7 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
 import { type Batch, type BatchHead, decodeBatch, peekBatch, signedBytes } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
-import { encodeLinkInfo, linkKey, NODE_KEY } from './entry.ts'
+import { NODE_KEY } from './entry.ts'
 import {
   DIGEST_ORIGINS_MAX,
   decodeGossipFrame,
@@ -234,7 +234,7 @@ export class Router {
     if (given !== undefined) this.sendSummary(given)
     const isReached = this.table.path(to) !== undefined
     this.own.onLinkUp(to, rttMs, isReached, nowMs)
-    this.table.update(this.deps.self, linkKey(to), encodeLinkInfo({ rttMs, lossRatio: 0 }), nowMs)
+    this.table.setOwnLink(to, { rttMs, lossRatio: 0 })
     // The first way to a node is news that others wait for; the fourth of a burst leaves with those that follow it.
     if (!isReached && this.own.isCalm(nowMs)) this.publish(nowMs)
     this.sendSummary(to)
@@ -251,7 +251,7 @@ export class Router {
     // while, and one that the other end has taken back, which is enough, can wait for company.
     const isUrgent = !isPlanned && this.table.link(to, this.deps.self) !== undefined
     this.own.onLinkDown(to, isUrgent, nowMs)
-    this.table.update(this.deps.self, linkKey(to), undefined, nowMs)
+    this.table.setOwnLink(to, undefined)
     if (isUrgent && this.own.isCalm(nowMs)) this.publish(nowMs)
     if (this.neighbours.size === 0) this.digestAtMs = Number.POSITIVE_INFINITY
   }
@@ -437,7 +437,6 @@ export class Router {
     let bytes = 0
     const offer = (origin: NodeId, log: OriginLog, proof: Uint8Array): void => {
       const their = theirs.get(origin)
-      if (their === undefined && scope !== undefined && !isInScope(origin, scope)) return
       if (bytes >= ANSWER_BYTES_MAX || (their !== undefined && their.incarnation > log.incarnation)) return
       if (their === undefined) {
         proofs.push(proof)
@@ -454,8 +453,11 @@ export class Router {
     const mine = theirs.get(this.deps.self)
     // Signed proof of it is on its way only if this node asks: to be outbid, it must be seen first.
     const isOutdated = mine !== undefined && isNewer(mine, this.own.log)
-    offer(this.deps.self, this.own.log, this.deps.proof)
-    for (const [origin, peer] of this.peersFromAnywhere()) offer(origin, peer.log, peer.proof)
+    for (const origin of this.originsFromAnywhere(scope)) {
+      const peer = this.peers.get(origin)
+      if (peer !== undefined) offer(origin, peer.log, peer.proof)
+      else if (origin === this.deps.self) offer(origin, this.own.log, this.deps.proof)
+    }
     for (const bytes of packBatches(proofs, missing, true)) this.effects.push({ type: 'send', to: from, bytes })
     // Also when there is nothing to tell: who has asked waits for the end of the answer before it asks elsewhere.
     this.sendSummary(from)
@@ -465,13 +467,11 @@ export class Router {
     else if (isBehind && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
   }
 
-  /** All peers, each time from another one on: who asks several neighbours in turn gets another part from each. */
-  private *peersFromAnywhere(): IterableIterator<[NodeId, Peer]> {
-    const first = Math.floor(this.deps.random() * this.peers.size)
-    let i = 0
-    for (const entry of this.peers) if (i++ >= first) yield entry
-    i = 0
-    for (const entry of this.peers) if (i++ < first) yield entry
+  /** Each time from another one on: who asks several neighbours in turn gets another part from each. */
+  private originsFromAnywhere(scope: Scope | undefined): NodeId[] {
+    const origins = [...this.index.originsIn(scope)]
+    const first = Math.floor(this.deps.random() * origins.length)
+    return [...origins.slice(first), ...origins.slice(0, first)]
   }
 
   private isBehind(theirs: ReadonlyMap<NodeId, Version>): boolean {
@@ -598,9 +598,13 @@ export class Router {
 
   private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {
     const versions = new Map<NodeId, Version>()
-    for (const [node, version] of [...this.digest(), ...this.forgotten]) {
-      if (scope !== undefined && !isInScope(node, scope)) continue
-      if (versions.size < DIGEST_ORIGINS_MAX && !versions.has(node)) versions.set(node, version)
+    for (const node of this.index.originsIn(scope)) {
+      const log = node === this.deps.self ? this.own.log : this.peers.get(node)?.log
+      if (log !== undefined && versions.size < DIGEST_ORIGINS_MAX) versions.set(node, versionOf(log))
+    }
+    for (const [node, version] of this.forgotten) {
+      const isMeant = scope === undefined || isInScope(node, scope)
+      if (isMeant && versions.size < DIGEST_ORIGINS_MAX && !versions.has(node)) versions.set(node, version)
     }
     this.send(to, { type: 'digest', versions, reply, scope })
   }

@@ -1,4 +1,4 @@
-import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, entryKind, NO_LABELS } from './entry.ts'
+import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, encodeLinkInfo, entryKind, NO_LABELS } from './entry.ts'
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
@@ -78,7 +78,7 @@ export class Table {
     const kind = entryKind(key)
     if (kind === undefined) return undefined
     if (kind.kind === 'link') {
-      if (this.links.set(origin, kind.to, decodeLinkInfo(value))) this.onLinksChanged()
+      if (this.links.set(origin, kind.toTail, decodeLinkInfo(value))) this.onLinksChanged()
       return undefined
     }
     const member = this.member(origin)
@@ -90,6 +90,11 @@ export class Table {
     const info = decodeServiceInfo(value)
     const isChanged = info === undefined ? this.withdraw(member, kind.name) : this.offer(member, kind.name, info, nowMs)
     return isChanged ? kind.name : undefined
+  }
+
+  /** What this node knows of a link of its own, before it is told to anyone. */
+  setOwnLink(to: NodeId, link: LinkInfo | undefined): void {
+    if (this.links.set(this.self, to, link && decodeLinkInfo(encodeLinkInfo(link)))) this.onLinksChanged()
   }
 
   forget(origin: NodeId): void {

@@ -9,8 +9,8 @@ export const HEARTBEAT_MS = 1000
 export const SILENCE_MS = 2500
 /** Weight of a new round trip in the smoothed one: 1/8, as TCP does (RFC 6298 §2). */
 const RTT_WEIGHT = 1 / 8
-/** Weight of one heartbeat in the loss ratio: 1/16, so that one lost in a row of good ones shows as 6 %. */
-const LOSS_WEIGHT = 1 / 16
+/** Weight of one heartbeat in the loss ratio: 1/32, so that one lost in a row of good ones shows as 3 %, and chance alone hardly ever as a fifth. */
+const LOSS_WEIGHT = 1 / 32
 /**
  * The first heartbeats follow each other at every look, and the least of their round trips counts: the very first ones
  * measure two processes that are busy with a handshake, or have not warmed up.

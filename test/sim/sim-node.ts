@@ -128,6 +128,8 @@ export class SimNode {
   aliveSinceMs = 0
   wakeAtMs = Number.POSITIVE_INFINITY
   isChoosePlanned = false
+  /** When it last heard of a node that it did not know. */
+  grewAtMs = Number.NEGATIVE_INFINITY
   /** What came while it was frozen. */
   readonly stalled: (() => void)[] = []
 

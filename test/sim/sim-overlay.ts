@@ -19,6 +19,8 @@ const CHOOSE_MS = 5000
 const CHOOSE_SOON_MS = 250
 /** The same when more nodes are known than a full mesh has: a choice then costs more than it changes. */
 const CHOOSE_SOON_SPARSE_MS = 2000
+/** While nodes became known less than this ago there are more to come: all of them are linked to only when it is clear that they are few. */
+const GROWING_MS = 2000
 /** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
 const UNWANTED_MS = 15_000
 /** A link that is given up stays open this long: others have heard of it by then. */
@@ -147,11 +149,16 @@ export class SimOverlay {
 
   /** A node became known: choose again soon. */
   chooseSoon(node: SimNode): void {
+    node.grewAtMs = this.deps.queue.nowMs
+    const isSparse = node.known.size >= this.options.links.fullMeshMax
+    this.chooseIn(node, isSparse ? CHOOSE_SOON_SPARSE_MS : CHOOSE_SOON_MS)
+  }
+
+  private chooseIn(node: SimNode, delayMs: number): void {
     if (node.isChoosePlanned) return
     node.isChoosePlanned = true
     const { life } = node
-    const isSparse = node.known.size >= this.options.links.fullMeshMax
-    this.deps.queue.after(isSparse ? CHOOSE_SOON_SPARSE_MS : CHOOSE_SOON_MS, () => {
+    this.deps.queue.after(delayMs, () => {
       node.isChoosePlanned = false
       this.whenAwake(node, life, () => this.choose(node))
     })
@@ -191,7 +198,10 @@ export class SimOverlay {
       const rttMs = isSparse ? (ends.get(id)?.toldRttMs ?? node.protocol.rttMs(id)) : 0
       peers.push({ node: id, rttMs, calls: 0 })
     }
-    node.wanted = chooseLinks(node.id, peers, node.wanted, this.options.links)
+    const { links } = this.options
+    const isGrowing = peers.length > links.nearest + links.random && this.deps.queue.nowMs - node.grewAtMs < GROWING_MS
+    node.wanted = chooseLinks(node.id, peers, node.wanted, isGrowing ? { ...links, fullMeshMax: 0 } : links)
+    if (isGrowing) this.chooseIn(node, GROWING_MS)
     for (const id of [...node.wanted, ...node.seeds]) if (this.isWanted(node, id)) this.dial(node, id, 0)
     if (isSparse) this.closeUnwanted(node)
   }
