@@ -138,6 +138,7 @@ export class Advertiser {
   /** When something held back should be looked at again. */
   nextHeldAtMs(nowMs: number): number {
     let atMs = Number.POSITIVE_INFINITY
+    if (this.held.size === 0) return atMs
     for (const { untilMs } of this.heldServices(nowMs)) atMs = Math.min(atMs, untilMs)
     return atMs
   }

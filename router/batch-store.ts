@@ -15,7 +15,7 @@ interface Place {
 
 /** Room kept free for what follows, as a share of what is held: each growth copies everything. */
 const ROOM_RATIO = 0.25
-const ROOM_BYTES_MIN = 256
+const ROOM_BYTES_MIN = 512
 
 /** The batches of one origin, end to end in one piece of memory: a mesh holds very many small ones. */
 export class BatchStore {
@@ -52,6 +52,11 @@ export class BatchStore {
     })
     this.used += size
     this.bytes += size
+  }
+
+  get(seq: number): StoredBatch | undefined {
+    const place = this.places.get(seq)
+    return place && this.view(seq, place)
   }
 
   /** Batches with a number above `seq`, oldest first. */

@@ -38,6 +38,20 @@ const ID_BYTES_MAX = 128
 /** Mixed into what is signed, so that a signature made for a batch can never be taken for one of anything else. */
 const CONTEXT = new TextEncoder().encode('flatmesh batch 1\n')
 
+/** Makes `signedBytes` in one piece of memory, again and again: what it answers is overwritten by the next. */
+export class SigningBuffer {
+  private readonly bytes = new Uint8Array(CONTEXT.length + BATCH_BYTES_MAX)
+
+  constructor() {
+    this.bytes.set(CONTEXT)
+  }
+
+  signedBytes(payload: Uint8Array): Uint8Array {
+    this.bytes.set(payload, CONTEXT.length)
+    return this.bytes.subarray(0, CONTEXT.length + payload.length)
+  }
+}
+
 /** The bytes a signature is made over. */
 export function signedBytes(payload: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(CONTEXT.length + payload.length)

@@ -37,10 +37,13 @@ export class DigestIndex {
   }
 
   /** Origins that fall into these buckets; undefined: all. */
-  *originsIn(scope: Scope | undefined): IterableIterator<NodeId> {
+  originsIn(scope: Scope | undefined): NodeId[] {
+    if (scope === undefined) return [...this.known.keys()]
+    const origins: NodeId[] = []
     for (const [origin, { bucket }] of this.known) {
-      if (scope === undefined || scope.indexes.has(bucket & (scope.count - 1))) yield origin
+      if (scope.indexes.has(bucket & (scope.count - 1))) origins.push(origin)
     }
+    return origins
   }
 
   /** The hashes as they are sent: 4 bytes each, big endian, as many as the origins known here are worth. */
@@ -57,16 +60,13 @@ export class DigestIndex {
   }
 
   private folded(count: number): Uint8Array {
-    const coarse = new Uint32Array(count)
-    for (let i = 0; i < FINE_BUCKETS; i++) {
-      const at = i & (count - 1)
-      coarse[at] = (coarse[at] ?? 0) ^ (this.fine[i] ?? 0)
-    }
     const bytes = new Uint8Array(count * 4)
     const view = new DataView(bytes.buffer)
-    coarse.forEach((hash, i) => {
-      view.setUint32(i * 4, hash)
-    })
+    for (let bucket = 0; bucket < count; bucket++) {
+      let hash = 0
+      for (let i = bucket; i < FINE_BUCKETS; i += count) hash ^= this.fine[i] as number
+      view.setUint32(bucket * 4, hash)
+    }
     return bytes
   }
 }

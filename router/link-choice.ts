@@ -1,4 +1,5 @@
 import { hashText } from './digest-index.ts'
+import { nodeTail } from './entry.ts'
 import type { NodeId } from './model.ts'
 
 /** Any will do, as long as it stays: another one would move every random link. FNV's offset basis. */
@@ -40,29 +41,38 @@ export function chooseLinks(
 ): Set<NodeId> {
   const others = peers.filter(peer => peer.node !== self)
   if (others.length < options.fullMeshMax) return new Set(others.map(peer => peer.node))
-  const chosen = new Set<NodeId>()
   const distance = ({ node, rttMs }: LinkPeer): number =>
     (rttMs ?? Number.POSITIVE_INFINITY) * (previous.has(node) ? 0.75 : 1)
   const calledOnes = others.filter(peer => peer.calls > 0)
-  take(self, chosen, others, options.nearest, distance)
-  take(self, chosen, others, options.random, () => 0)
-  take(self, chosen, calledOnes, options.called, ({ calls }) => -calls)
-  return chosen
+  return new Set([
+    ...least(self, others, options.nearest, distance),
+    ...least(self, others, options.random, () => 0),
+    ...least(self, calledOnes, options.called, ({ calls }) => -calls),
+  ])
 }
 
-/** The first `count` by rank. Equals go by the hash of both names, or everyone would choose the same of them. */
-function take(
-  self: NodeId,
-  chosen: Set<NodeId>,
-  peers: readonly LinkPeer[],
-  count: number,
-  rank: (peer: LinkPeer) => number,
-): void {
-  const ranked = peers.map(peer => ({
-    node: peer.node,
-    rank: rank(peer),
-    hash: hashText(`${self} ${peer.node}`, HASH_SEED),
-  }))
-  ranked.sort((a, b) => a.rank - b.rank || a.hash - b.hash)
-  for (const { node, rank } of ranked.slice(0, count)) if (Number.isFinite(rank)) chosen.add(node)
+interface Ranked {
+  readonly node: NodeId
+  readonly rank: number
+  readonly hash: number
+}
+
+/** The `count` of least rank. Equals go by the hash of both names, or everyone would choose the same of them. */
+function least(self: NodeId, peers: readonly LinkPeer[], count: number, rankOf: (peer: LinkPeer) => number): NodeId[] {
+  const chosen: Ranked[] = []
+  for (const peer of peers) {
+    const rank = rankOf(peer)
+    const last = chosen[count - 1]
+    if (!Number.isFinite(rank) || count === 0 || (last !== undefined && rank > last.rank)) continue
+    const ranked = { node: peer.node, rank, hash: hashText(`${nodeTail(self)} ${nodeTail(peer.node)}`, HASH_SEED) }
+    if (last !== undefined && !isBefore(ranked, last)) continue
+    if (last !== undefined) chosen.pop()
+    const at = chosen.findIndex(other => isBefore(ranked, other))
+    chosen.splice(at < 0 ? chosen.length : at, 0, ranked)
+  }
+  return chosen.map(({ node }) => node)
+}
+
+function isBefore(a: Ranked, b: Ranked): boolean {
+  return a.rank < b.rank || (a.rank === b.rank && a.hash < b.hash)
 }

@@ -20,7 +20,7 @@ interface Edges {
  * itself; no path passes one that has not, but for a neighbour of `self`, which gives the whole id.
  */
 export class LinkGraph {
-  /** By the tail of the id. */
+  /** By the tail of the id, and by the whole id where it is known. */
   private readonly numbers = new Map<string, number>()
   private readonly ids: NodeId[] = []
   private readonly edges: Edges[] = []
@@ -30,7 +30,7 @@ export class LinkGraph {
 
   /** Nodes that someone states a link from or to. */
   get size(): number {
-    return this.numbers.size
+    return this.ids.length - this.free.length
   }
 
   /** Takes what `from` says of its link to `to`; undefined: that there is none. Answers whether that is another than before. */
@@ -170,23 +170,28 @@ export class LinkGraph {
   private number(node: NodeId): number {
     const known = this.find(node)
     if (known !== undefined) {
-      if (node.length > (this.ids[known] as NodeId).length) this.ids[known] = node
+      if (node.length > (this.ids[known] as NodeId).length) {
+        this.ids[known] = node
+        this.numbers.set(node, known)
+      }
       return known
     }
     const number = this.free.pop() ?? this.ids.length
     this.numbers.set(nodeTail(node), number)
+    this.numbers.set(node, number)
     this.ids[number] = node
     return number
   }
 
   private find(node: NodeId): number | undefined {
-    return this.numbers.get(nodeTail(node))
+    return findIn(this.numbers, node)
   }
 
   private giveUp(number: number): void {
     const id = this.ids[number] as NodeId
     if (this.statedTo[number] || this.edgesOf(number).to.length > 0 || this.find(id) !== number) return
     this.numbers.delete(nodeTail(id))
+    this.numbers.delete(id)
     this.free.push(number)
   }
 
@@ -209,7 +214,6 @@ interface Round {
 interface Found {
   readonly self: NodeId
   readonly ids: readonly NodeId[]
-  /** By the tail of the id. */
   readonly numbers: ReadonlyMap<string, number>
   readonly bestMs: Float64Array
   readonly bestHops: Uint8Array
@@ -227,14 +231,22 @@ export class ShortestPaths {
   /** Infinite: no path. */
   costMs(node: NodeId): number {
     if (node === this.found.self) return 0
-    const number = this.found.numbers.get(nodeTail(node))
+    const number = findIn(this.found.numbers, node)
     return number === undefined ? Number.POSITIVE_INFINITY : (this.found.bestMs[number] as number)
+  }
+
+  /** Undefined: no path. */
+  rttMs(node: NodeId): number | undefined {
+    if (node === this.found.self) return 0
+    const number = findIn(this.found.numbers, node)
+    if (number === undefined || this.found.bestMs[number] === Number.POSITIVE_INFINITY) return undefined
+    return this.found.rounds[(this.found.bestHops[number] as number) - 1]?.rttMs[number]
   }
 
   get(node: NodeId): Path | undefined {
     const { self, numbers, bestMs, bestHops, rounds, ids } = this.found
     if (node === self) return { path: [], rttMs: 0, costMs: 0 }
-    const number = numbers.get(nodeTail(node))
+    const number = findIn(numbers, node)
     if (number === undefined || bestMs[number] === Number.POSITIVE_INFINITY) return undefined
     const hops = bestHops[number] as number
     const path = this.walk(number, hops).map(passed => ids[passed] as NodeId)
@@ -245,7 +257,7 @@ export class ShortestPaths {
   *nodes(): IterableIterator<NodeId> {
     yield this.found.self
     for (const [number, node] of this.found.ids.entries()) {
-      const isLive = this.found.numbers.get(nodeTail(node)) === number && node !== this.found.self
+      const isLive = findIn(this.found.numbers, node) === number && node !== this.found.self
       if (isLive && this.found.bestMs[number] !== Number.POSITIVE_INFINITY) yield node
     }
   }
@@ -269,6 +281,10 @@ export class ShortestPaths {
     }
     return path.reverse()
   }
+}
+
+function findIn(numbers: ReadonlyMap<string, number>, node: NodeId): number | undefined {
+  return numbers.get(node) ?? numbers.get(nodeTail(node))
 }
 
 function linkAt(edges: Edges, at: number): LinkInfo {

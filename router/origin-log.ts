@@ -61,6 +61,10 @@ export class OriginLog {
     return seq < this.base || this.batches.has(seq)
   }
 
+  batch(seq: number): StoredBatch | undefined {
+    return this.batches.get(seq)
+  }
+
   /** Held batches with a number above `seq`, oldest first. */
   batchesAfter(seq: number): StoredBatch[] {
     return this.batches.after(seq)

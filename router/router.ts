@@ -1,5 +1,5 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
-import { type Batch, type BatchHead, decodeBatch, peekBatch, signedBytes } from './batch.ts'
+import { type Batch, type BatchHead, decodeBatch, peekBatch, SigningBuffer, signedBytes } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
 import {
@@ -10,6 +10,7 @@ import {
   type SignedBatch,
   type Version,
 } from './frame.ts'
+import { type Fresh, HandOnQueue } from './hand-on-queue.ts'
 import { KeyPool } from './key-pool.ts'
 import type { LogFields } from './log.ts'
 import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
@@ -135,6 +136,8 @@ export class Router {
   private readonly own: Advertiser
   private readonly index = new DigestIndex()
   private readonly keys = new KeyPool()
+  private readonly fresh = new HandOnQueue()
+  private readonly signing = new SigningBuffer()
   private readonly peers = new Map<NodeId, Peer>()
   private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Map<NodeId, Neighbour>()
@@ -223,7 +226,8 @@ export class Router {
     if (batches.length === 0) return
     this.index.set(this.deps.self, versionOf(this.own.log))
     this.apply(this.deps.self, changed, nowMs)
-    this.sendBatches([...this.neighbours.keys()], batches)
+    const frames = packBatches(batches[0]?.seq === 1 ? [this.deps.proof] : [], batches)
+    for (const to of this.neighbours.keys()) for (const bytes of frames) this.effects.push({ type: 'send', to, bytes })
     this.expectNews(nowMs)
   }
 
@@ -277,14 +281,17 @@ export class Router {
 
   private onBatches(from: NodeId, { proofs, batches, isAnswer }: Batches, nowMs: number): void {
     for (const proof of proofs) this.onProof(from, proof, nowMs)
-    const fresh: Batch[] = []
+    // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
+    const isNews = !isAnswer || this.isSettled
+    let isFresh = false
     for (const { payload, signature } of batches) {
       const batch = this.onBatch(from, payload, signature, nowMs)
-      if (batch !== undefined) fresh.push(batch)
+      if (batch === undefined) continue
+      isFresh = true
+      const { origin, incarnation, seq } = batch
+      if (isNews && this.load > 0) this.fresh.add({ from, origin, incarnation, seq }, nowMs)
     }
-    if (fresh.length === 0) return
-    // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
-    if (!isAnswer || this.isSettled) this.handOn(from, fresh)
+    if (!isFresh) return
     if (isAnswer && this.asked?.node === from) {
       this.asked.isFruitful = true
       this.asked.untilMs = this.answerByMs(from, nowMs)
@@ -323,7 +330,7 @@ export class Router {
       return undefined
     }
     if (known !== undefined && isKnown(known.log, batch)) return undefined
-    if (!this.deps.verify(batch.origin, signedBytes(payload), signature)) {
+    if (!this.deps.verify(batch.origin, this.signing.signedBytes(payload), signature)) {
       this.refuse('bad-signature', from, `a batch in the name of ${batch.origin} that it did not sign`)
       return undefined
     }
@@ -508,6 +515,7 @@ export class Router {
   private runTimers(nowMs: number): void {
     if (nowMs >= this.own.nextHeldAtMs(nowMs)) this.own.release(nowMs)
     if (nowMs >= this.own.nextAtMs) this.publish(nowMs)
+    if (nowMs >= this.fresh.atMs) this.handOn(nowMs)
     if (nowMs >= this.digestAtMs) {
       const isQuick = --this.quickLeft > 0
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
@@ -554,7 +562,7 @@ export class Router {
 
   private askForWake(nowMs: number): void {
     const heldAtMs = this.own.nextHeldAtMs(nowMs)
-    const atMs = Math.min(this.own.nextAtMs, heldAtMs, this.digestAtMs, this.sweepAtMs)
+    const atMs = Math.min(this.own.nextAtMs, heldAtMs, this.fresh.atMs, this.digestAtMs, this.sweepAtMs)
     if (atMs === this.wakeAtMs) return
     this.wakeAtMs = atMs
     this.effects.push({ type: 'wake-at', atMs })
@@ -562,34 +570,37 @@ export class Router {
 
   // Sending ------------------------------------------------------------------------------------------------------
 
-  /** Passes fresh batches on to the neighbours that have asked for it. */
-  private handOn(from: NodeId, batches: readonly Batch[]): void {
-    const wanting = [...this.neighbours].flatMap(([to, { handOn }]) => (handOn && to !== from ? [to] : []))
-    for (const [origin, its] of Map.groupBy(batches, batch => batch.origin)) {
-      this.sendBatches(
-        wanting.filter(to => to !== origin),
-        its,
-      )
+  /** Passes on what was fresh, to the neighbours that have asked for it: never back, nor to its origin. */
+  private handOn(nowMs: number): void {
+    const all = this.fresh.take(nowMs)
+    let whole: Uint8Array[] | undefined
+    for (const [to, { handOn }] of this.neighbours) {
+      if (!handOn) continue
+      const its = all.filter(({ from, origin }) => from !== to && origin !== to)
+      // Most get the same.
+      if (its.length === all.length) whole ??= this.packFresh(all)
+      const frames = its.length === all.length ? whole : this.packFresh(its)
+      for (const bytes of frames ?? []) this.effects.push({ type: 'send', to, bytes })
     }
+  }
+
+  private packFresh(fresh: readonly Fresh[]): Uint8Array[] {
+    const batches: SignedBatch[] = []
+    const proofs: Uint8Array[] = []
+    for (const { origin, incarnation, seq } of fresh) {
+      const peer = this.peers.get(origin)
+      const batch = peer?.log.incarnation === incarnation ? peer.log.batch(seq) : undefined
+      if (peer === undefined || batch === undefined) continue
+      batches.push(batch)
+      // The first batch of an incarnation may be the first that anyone hears of its origin.
+      if (seq === 1) proofs.push(peer.proof)
+    }
+    return packBatches(proofs, batches)
   }
 
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
     return this.neighbours.size < this.peers.size ? this.options.providers : this.options.providers - 1
-  }
-
-  private sendBatches(to: readonly NodeId[], batches: readonly Batch[]): void {
-    if (to.length === 0 || batches.length === 0) return
-    // The first batch of an incarnation may be the first that anyone hears of its origin.
-    const origins = new Set(batches.filter(batch => batch.seq === 1).map(batch => batch.origin))
-    const proofs: Uint8Array[] = []
-    for (const origin of origins) {
-      const proof = origin === this.deps.self ? this.deps.proof : this.peers.get(origin)?.proof
-      if (proof !== undefined) proofs.push(proof)
-    }
-    for (const bytes of packBatches(proofs, batches)) {
-      for (const node of to) this.effects.push({ type: 'send', to: node, bytes })
-    }
   }
 
   private sendSummary(to: NodeId): void {

@@ -65,6 +65,8 @@ export class Table {
   /** Undefined: a link has changed since. */
   private paths: ShortestPaths | undefined
   private pathsVersion = 0
+  /** Routes in the table, whether they take calls or not. */
+  routeCount = 0
   /** Counts whatever may change the order of candidates: paths, and what nodes say of themselves. */
   private version = 0
 
@@ -140,6 +142,11 @@ export class Table {
     return this.links.countOf(node)
   }
 
+  /** Round trip to `node` along its path, milliseconds; undefined: no way. */
+  rttMs(node: NodeId): number | undefined {
+    return this.knownPaths().rttMs(node)
+  }
+
   /** How calls get to `node` now; undefined: no way. */
   path(node: NodeId): Path | undefined {
     const member = this.members.get(node)
@@ -198,6 +205,7 @@ export class Table {
       // The name as all others have it: one string, not one for each route.
       member.services.set(offer.name, route)
       offer.routes.push(route)
+      this.routeCount++
     }
     offer.version = -1
     return true
@@ -214,6 +222,7 @@ export class Table {
     const offer = this.offers.get(name)
     if (route === undefined || offer === undefined) return false
     member.services.delete(name)
+    this.routeCount--
     offer.routes.splice(offer.routes.indexOf(route), 1)
     if (offer.routes.length === 0) this.offers.delete(name)
     offer.version = -1

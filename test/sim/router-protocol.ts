@@ -28,7 +28,7 @@ export class RouterProtocol implements SimProtocol {
   }
 
   reaches(owner: NodeId): boolean {
-    return this.router.table.path(owner) !== undefined
+    return this.router.table.rttMs(owner) !== undefined
   }
 
   servicesOf(owner: NodeId): Iterable<ServiceName> {
@@ -36,13 +36,11 @@ export class RouterProtocol implements SimProtocol {
   }
 
   rttMs(node: NodeId): number | undefined {
-    return this.router.table.path(node)?.rttMs
+    return this.router.table.rttMs(node)
   }
 
   routes(): number {
-    let count = 0
-    for (const node of this.router.table.nodeIds()) for (const _ of this.router.table.servicesOf(node)) count++
-    return count
+    return this.router.table.routeCount
   }
 
   heldBytes(): number {
