@@ -1,17 +1,26 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { BULK_BYTES, type Chain, startBackend, startHaproxy, startNginxChain, startOurs } from './chain.ts'
-import { type BulkFigures, type CallFigures, measureBulk, measureCalls } from './load.ts'
+import {
+  BULK_BYTES,
+  type Chain,
+  startBackend,
+  startGrpcBackend,
+  startHaproxy,
+  startNginxChain,
+  startOurs,
+} from './chain.ts'
+import { type BulkFigures, type CallFigures, measureBulk, measureCalls, measureGrpc } from './load.ts'
 import { hasProgram } from './process.ts'
 
 /**
- * Calls through two hops: ours, and in the same run the same hops through HAProxy and nginx.
+ * Calls through two hops: ours, and in the same run the same hops through HAProxy and nginx. gRPC through ours alone.
  *
  * `node bench/calls.ts [--rounds 3] [--seconds 4] [--json]`. Rounds are interleaved, medians are shown: machines are
  * noisy, so only ratios of one run mean anything. A peer that is not installed is left out with a word.
  */
 interface ChainFigures {
+  grpc: CallFigures[]
   one: CallFigures[]
   many: CallFigures[]
   bulk: BulkFigures[]
@@ -35,13 +44,24 @@ for (const program of ['wrk', 'nginx']) {
 
 const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
 const backend = await startBackend(folder)
-const chains: Chain[] = [await startOurs(backend.port), await startNginxChain(folder, backend.port)]
+const hasH2load = hasProgram('h2load')
+if (!hasH2load) say('h2load is not installed (apt-get install nghttp2-client): gRPC is left out')
+const grpcBackend = await startGrpcBackend(folder)
+const chains: Chain[] = [await startOurs(backend.port, grpcBackend.port), await startNginxChain(folder, backend.port)]
 if (hasProgram('haproxy')) chains.push(await startHaproxy(folder, backend.port))
 else say('haproxy is not installed: left out')
 
-const figures = new Map<string, ChainFigures>(chains.map(({ name }) => [name, { one: [], many: [], bulk: [] }]))
+/** A few seconds' worth. */
+const GRPC_CALLS = 30_000
+
+const figures = new Map<string, ChainFigures>(
+  chains.map(({ name }) => [name, { one: [], many: [], bulk: [], grpc: [] }]),
+)
 try {
   for (const chain of chains) await measureCalls(chain, 32, 2)
+  const [first] = chains
+  const grpc: Chain | undefined = hasH2load && first !== undefined ? { ...first, host: 'grpc.mesh' } : undefined
+  if (grpc !== undefined) await measureGrpc(grpc, 4, GRPC_CALLS)
   for (let round = 1; round <= rounds; round++) {
     for (const chain of chains) {
       say(`round ${round} of ${rounds}: ${chain.name}`)
@@ -49,14 +69,17 @@ try {
       its.many.push(await measureCalls(chain, 32, seconds))
       its.one.push(await measureCalls(chain, 1, Math.max(1, Math.round(seconds / 2))))
       its.bulk.push(await measureBulk(chain, BULK_BYTES))
+      if (chain === first && grpc !== undefined) its.grpc.push(await measureGrpc(grpc, 4, GRPC_CALLS))
     }
   }
 } finally {
   for (const chain of chains) await chain.stop()
   await backend.stop()
+  await grpcBackend.stop()
   rmSync(folder, { recursive: true, force: true })
 }
 
+const grpc = summarizeGrpc(figures.get('ours')?.grpc ?? [])
 const result = Object.fromEntries([...figures].map(([name, its]) => [name, summarize(its)]))
 const ours = result.ours as Summary
 const ratios = Object.fromEntries(
@@ -64,7 +87,7 @@ const ratios = Object.fromEntries(
     .filter(([name]) => name !== 'ours')
     .map(([name, peer]) => [name, ratio(ours, peer)]),
 )
-if (json) process.stdout.write(`${JSON.stringify({ ...result, ratio: ratios })}\n`)
+if (json) process.stdout.write(`${JSON.stringify({ ...result, ratio: ratios, ...(grpc !== undefined && { grpc }) })}\n`)
 else print()
 
 type Summary = ReturnType<typeof summarize>
@@ -83,6 +106,22 @@ function summarize(its: ChainFigures) {
     bulkMbPerSecond: Math.round(median(its.bulk.map(f => f.megabytesPerSecond))),
     bulkCpuPerGbFirst: round(median(its.bulk.map(f => f.cpuPerGb[0]))),
     bulkCpuPerGbSecond: round(median(its.bulk.map(f => f.cpuPerGb[1]))),
+  }
+}
+
+/** gRPC unary calls through our two daemons, beside the CPU of HTTP/1.1 calls in the same run. */
+function summarizeGrpc(runs: readonly CallFigures[]) {
+  if (runs.length === 0) return undefined
+  const of = (pick: (figures: CallFigures) => number): number => round(median(runs.map(pick)))
+  const http = figures.get('ours')?.many ?? []
+  const httpUs = median(http.map(({ cpuUs }) => cpuUs[0] + cpuUs[1]))
+  return {
+    callsPerSecond: Math.round(of(f => f.callsPerSecond)),
+    cpuUsFirst: of(f => f.cpuUs[0]),
+    cpuUsSecond: of(f => f.cpuUs[1]),
+    cpuToHttp: of(f => (f.cpuUs[0] + f.cpuUs[1]) / httpUs),
+    meanUsAt32: Math.round(of(f => f.p50Us)),
+    errors: runs.reduce((sum, f) => sum + f.errors, 0),
   }
 }
 
@@ -110,6 +149,11 @@ function print(): void {
   const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]?.length ?? 0)))
   for (const row of [heads, ...rows]) {
     process.stdout.write(`${row.map((cell, i) => cell.padStart(widths[i] ?? 0)).join('  ')}\n`)
+  }
+  if (grpc !== undefined) {
+    const { callsPerSecond, cpuUsFirst, cpuUsSecond, cpuToHttp, errors } = grpc
+    const cpu = `CPU ${cpuUsFirst} / ${cpuUsSecond} µs/call, ${cpuToHttp} of an HTTP/1.1 call`
+    process.stdout.write(`gRPC unary through ours: ${callsPerSecond} calls/s, ${cpu}, errors ${errors}\n`)
   }
   for (const [name, r] of Object.entries(ratios)) {
     process.stdout.write(

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { createMesh } from '../test/e2e/daemon-process.ts'
 import { BenchProcess, freePort } from './process.ts'
 
@@ -34,7 +35,17 @@ export async function startBackend(folder: string): Promise<Backend> {
   return { port, stop: () => process.stop() }
 }
 
-export async function startOurs(backendPort: number): Promise<Chain> {
+/** A gRPC service in Node: the slower it is, the longer a run; its CPU is not counted. */
+export async function startGrpcBackend(folder: string): Promise<Backend> {
+  const port = await freePort()
+  const program = fileURLToPath(new URL('./h2-backend.ts', import.meta.url))
+  const server = new BenchProcess('grpc backend', process.execPath, [program, String(port)], folder)
+  await server.listening(port)
+  return { port, stop: () => server.stop() }
+}
+
+/** The same two daemons with a second service, `grpc`, if there is a port for it. */
+export async function startOurs(backendPort: number, grpcPort?: number): Promise<Chain> {
   const mesh = await createMesh({
     nodes: [
       { name: 'first', region: 'bench-1' },
@@ -43,6 +54,7 @@ export async function startOurs(backendPort: number): Promise<Chain> {
   })
   const [first, second] = [mesh.node('first'), mesh.node('second')]
   await second.mustRun('service', 'add', 'bench', `127.0.0.1:${backendPort}`)
+  if (grpcPort !== undefined) await second.mustRun('service', 'add', 'grpc', `127.0.0.1:${grpcPort}`)
   await mesh.converged()
   return {
     name: 'ours',

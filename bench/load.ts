@@ -1,5 +1,8 @@
 import { execFile } from 'node:child_process'
+import { rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Chain } from './chain.ts'
 import { cpuSeconds } from './process.ts'
@@ -28,6 +31,35 @@ export async function measureCalls(chain: Chain, connections: number, seconds: n
     p50Us: span(/50%\s+([\d.]+\w+)/.exec(stdout)?.[1]),
     p99Us: span(/99%\s+([\d.]+\w+)/.exec(stdout)?.[1]),
     errors: Number(/Non-2xx or 3xx responses: (\d+)/.exec(stdout)?.[1] ?? 0) + socketErrors(stdout),
+    cpuUs: [per(0), per(1)],
+  }
+}
+
+/** Five bytes of gRPC and a hundred of its own. */
+const MESSAGE_BYTES = 105
+
+/** gRPC unary calls of a 100-byte message on `connections` connections with 32 streams in sum, by h2load. */
+export async function measureGrpc(chain: Chain, connections: number, calls: number): Promise<CallFigures> {
+  const message = join(tmpdir(), `flatmesh-bench-grpc-${process.pid}`)
+  writeFileSync(message, Buffer.concat([Buffer.from([0, 0, 0, 0, 100]), Buffer.alloc(100, 'x')]))
+  const before = chain.pids.map(cpuSeconds)
+  const args = [
+    ...['-n', String(calls), '-c', String(connections), '-m', String(Math.ceil(32 / connections)), '-t', '1'],
+    ...['-H', `:authority: ${chain.host}`, '-H', 'content-type: application/grpc', '-H', 'te: trailers'],
+    ...['-d', message, `${chain.url}/bench.Echo/Unary`],
+  ]
+  const { stdout } = await run('h2load', args).finally(() => rmSync(message))
+  const used = chain.pids.map((pid, i) => cpuSeconds(pid) - (before[i] ?? 0))
+  const succeeded = Number(/(\d+) succeeded/.exec(stdout)?.[1] ?? 0)
+  // Errors of gRPC are of status 200 too, but bring no message.
+  const messages = Number(/\((\d+)\) data/.exec(stdout)?.[1] ?? 0) / MESSAGE_BYTES
+  const per = (i: number): number => ((used[i] ?? 0) / calls) * 1e6
+  // h2load tells min, max, mean and deviation of a request's time, no percentiles.
+  return {
+    callsPerSecond: Number(/finished in [\d.]+\w+, ([\d.]+) req\/s/.exec(stdout)?.[1] ?? 0),
+    p50Us: span(/time for request:\s+\S+\s+\S+\s+([\d.]+\w+)/.exec(stdout)?.[1]),
+    p99Us: span(/time for request:\s+\S+\s+([\d.]+\w+)/.exec(stdout)?.[1]),
+    errors: calls - Math.min(succeeded, Math.floor(messages)),
     cpuUs: [per(0), per(1)],
   }
 }

@@ -121,7 +121,7 @@ test.each([
   [['add', 'Orders', 'h:1'], 'NAME takes 1 to 63 characters'],
   [['add', 'orders', 'h'], 'ADDRESS takes host:port, such as 127.0.0.1:9000, found "h"'],
   [['add', 'orders', 'h:0'], 'ADDRESS takes host:port'],
-  [['add', 'orders', 'h:1', '--protocol', 'udp'], '--protocol takes http or tcp, found "udp"'],
+  [['add', 'orders', 'h:1', '--protocol', 'udp'], '--protocol takes http, h2 or tcp, found "udp"'],
   [['add', 'orders', 'h:1', '--label', '=x'], '--label takes KEY=VALUE, found "=x"'],
   [['add', 'orders', 'h:1', '--weight', '0'], '--weight takes a whole number from 1 to 1000, found "0"'],
   [['add', 'orders', 'h:1', '--weight', '1e3'], '--weight takes a whole number'],

@@ -30,7 +30,7 @@ const add: Command = {
     'registry of type file in the config. A running daemon watches the file; it need not run.',
   example: 'flatmesh service add orders 127.0.0.1:9000 --label version=v1',
   options: {
-    protocol: { type: 'string', value: 'http|tcp', help: 'what the service speaks (default http)' },
+    protocol: { type: 'string', value: 'http|h2|tcp', help: 'what the service speaks (default http)' },
     label: { type: 'string', multiple: true, value: 'KEY=VALUE', help: 'a label of the service; may be repeated' },
     weight: {
       type: 'string',
@@ -176,10 +176,10 @@ function checkAddress(command: Command, address: string): void {
   throw usage(command, `ADDRESS takes host:port, such as 127.0.0.1:9000, found ${JSON.stringify(address)}`)
 }
 
-function readProtocol(invocation: Invocation): 'http' | 'tcp' | undefined {
+function readProtocol(invocation: Invocation): 'http' | 'h2' | 'tcp' | undefined {
   const protocol = invocation.text('protocol')
-  if (protocol === undefined || protocol === 'http' || protocol === 'tcp') return protocol
-  throw usage(add, `--protocol takes http or tcp, found ${JSON.stringify(protocol)}`)
+  if (protocol === undefined || protocol === 'http' || protocol === 'h2' || protocol === 'tcp') return protocol
+  throw usage(add, `--protocol takes http, h2 or tcp, found ${JSON.stringify(protocol)}`)
 }
 
 function readLabels(invocation: Invocation): Readonly<Record<string, string>> | undefined {

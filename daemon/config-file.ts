@@ -22,7 +22,7 @@ export interface NewNode {
 const SERVICES_TEXT = `# The services of this region. The running daemon watches this file; a mistake in it keeps the last good state.
 # An entry looks like this (flatmesh service add orders 127.0.0.1:9000 writes one):
 #   - name: orders
-#     protocol: http                 # or tcp
+#     protocol: http                 # or h2 (HTTP/2 without TLS), or tcp
 #     labels: { version: v1 }
 #     instances:
 #       - { address: 127.0.0.1:9000, weight: 1 }

@@ -279,3 +279,12 @@ test('the example in docs/config.md is a config that works', () => {
   const example = /```yaml\n([^`]*)```/.exec(docs)?.[1] ?? ''
   expect(parseConfig(example, '/f.yaml')).toMatchObject({ node: 'use1-a', log: { level: 'info' } })
 })
+
+test('the files of proxy.tls are found from the folder of the config, and come in a pair', () => {
+  const text = 'mesh: m\nnode: n\nregion: r\nproxy: { tls: { cert: tls/c.pem, key: /k.pem } }\n'
+  expect(parseConfig(text, '/etc/flatmesh/f.yaml').proxy.tls).toEqual({
+    cert: '/etc/flatmesh/tls/c.pem',
+    key: '/k.pem',
+  })
+  expect(() => parseConfig(text.replace(', key: /k.pem', ''), '/f.yaml')).toThrow('proxy.tls.key')
+})

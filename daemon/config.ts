@@ -49,6 +49,8 @@ export interface ProxyConfig {
   readonly retryBodyBytes: number
   /** How long a stopping daemon waits for calls in flight, milliseconds. Default 30000. Price: the slowest stop. */
   readonly drainMs: number
+  /** PEM files, absolute here: with them `listen.http` takes TLS too (ALPN h2, http/1.1). Default none. Price: renewed ones need a restart. */
+  readonly tls?: { readonly cert: string; readonly key: string }
 }
 
 /** One daemon's settings: immutable, checked whole before anything opens. Each is documented in docs/config.md. */
@@ -94,7 +96,8 @@ export const CONFIG_KEYS = {
   listen: ['overlay', 'calls', 'http', 'admin'],
   'dial.*': ['overlay', 'calls'],
   'registries[]': ['type', 'path', 'ttlMs'],
-  proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs'],
+  proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs', 'tls'],
+  'proxy.tls': ['cert', 'key'],
   log: ['level'],
 } as const
 
@@ -157,7 +160,7 @@ export function parseConfig(text: string, file: string, shownFile = file): Confi
     join: reader.list(top('join'), LIST_MAX.join, item => reader.scalar(item, MULTIADDR_ACCEPTED, decodeMultiaddr)),
     dial: readDial(reader, top('dial')),
     registries: readRegistries(reader, top('registries'), folder),
-    proxy: readProxy(reader, top('proxy')),
+    proxy: readProxy(reader, top('proxy'), folder),
     log: readLog(reader, top('log')),
   }
   if (config.node !== undefined && config.dial.has(config.node)) {
@@ -266,14 +269,22 @@ function readRegistries(reader: ConfigReader, place: Place, folder: string): Reg
   })
 }
 
-function readProxy(reader: ConfigReader, place: Place): ProxyConfig {
+function readProxy(reader: ConfigReader, place: Place, folder: string): ProxyConfig {
   const field = reader.record(place, CONFIG_KEYS.proxy)
   const defaults = CONFIG_DEFAULTS.proxy
   return {
     timeoutMs: readWhole(reader, field('timeoutMs'), 0, HOUR_MS, defaults.timeoutMs),
     retryBodyBytes: readWhole(reader, field('retryBodyBytes'), 0, 16 * 1024 * 1024, defaults.retryBodyBytes),
     drainMs: readWhole(reader, field('drainMs'), 0, HOUR_MS, defaults.drainMs),
+    ...readTls(reader, field('tls'), folder),
   }
+}
+
+function readTls(reader: ConfigReader, place: Place, folder: string): Pick<ProxyConfig, 'tls'> {
+  if (place.value === undefined || place.value === null) return {}
+  const field = reader.record(place, CONFIG_KEYS['proxy.tls'])
+  const file = (key: 'cert' | 'key') => resolve(folder, reader.scalar(field(key), 'a PEM file', decodePath) ?? '')
+  return { tls: { cert: file('cert'), key: file('key') } }
 }
 
 function readLog(reader: ConfigReader, place: Place): { level: LogLevel } {

@@ -18,7 +18,7 @@ export type RunDaemon = (config: Config, io: DaemonIo) => Promise<number>
 export interface NewInstance {
   readonly service: string
   readonly address: string
-  readonly protocol?: 'http' | 'tcp'
+  readonly protocol?: 'http' | 'h2' | 'tcp'
   readonly labels?: Readonly<Record<string, string>>
   readonly weight?: number
 }

@@ -1,12 +1,16 @@
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
+import { connectInstance } from './connect-instance.ts'
+import { H2EgressCall } from './h2-egress.ts'
+import { isGrpc } from './h2-forward.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import { chooseAnswerFraming, encodeChunk, forwardResponseHead, lastChunk } from './http1-forward.ts'
 import { decodeRequestHead, decodeTrailers, type RequestHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { InstanceConnection, InstanceHandler, InstancePool } from './instance-pool.ts'
 import type { InstanceState, Instances } from './instances.ts'
+import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
 import { isIdempotent } from './retry.ts'
 
 export interface EgressDeps {
@@ -16,18 +20,16 @@ export interface EgressDeps {
   readonly pool: InstancePool
 }
 
-/** Fields an instance must not be able to set: they are how the mesh's own answers are recognised. */
-const MESH_FIELDS = ['x-flatmesh-error', 'x-flatmesh-node'] as const
-
 /**
  * Where calls leave the mesh: takes a call for a service of this node to one of its instances and the answer back.
  *
+ * It speaks HTTP/1.1 to instances, and HTTP/2 to those whose service says so and for every call of gRPC.
  * A call whose instance refuses the connection goes to the next one; once bytes were sent to an instance it is that
  * one or none, and the caller's side decides about another try.
  */
 export class Egress {
   private readonly deps: EgressDeps
-  private readonly calls = new Set<EgressCall>()
+  private readonly calls = new Set<EgressCall | H2EgressCall>()
 
   constructor(deps: EgressDeps) {
     this.deps = deps
@@ -55,12 +57,17 @@ export class Egress {
       refuse('bad-request', `the request head from the mesh cannot be read: ${head.reason}`)
       return
     }
-    const egressCall = new EgressCall(this.deps, call, open, head, () => this.calls.delete(egressCall))
+    const onDone = (): unknown => this.calls.delete(egressCall)
+    const isH2 = isGrpc(head) || this.deps.instances.speaksH2(open.service)
+    const egressCall = isH2
+      ? new H2EgressCall(this.deps, call, open, head, onDone)
+      : new EgressCall(this.deps, call, open, head, onDone)
     this.calls.add(egressCall)
     egressCall.start()
   }
 }
 
+const CRLF = Buffer.from('\r\n')
 const SILENT: CallHandler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
 
 /** One call at its egress: from the call's frames to an instance's connection, and back. */
@@ -109,30 +116,15 @@ class EgressCall implements CallHandler, InstanceHandler {
   }
 
   private async connect(first: InstanceState | undefined): Promise<void> {
-    const tried = new Set<InstanceState>()
-    let reason = `no instance of ${this.open.service} at ${this.deps.self.name} is healthy`
-    for (
-      let instance = first;
-      instance !== undefined;
-      instance = this.deps.instances.choose(this.open.service, tried)
-    ) {
-      tried.add(instance)
-      instance.inFlight++
-      const connected = await this.deps.pool.connect(instance.address).catch(toError)
-      instance.inFlight--
-      if (!(connected instanceof Error)) {
-        if (this.isDone) connected.socket.destroy()
-        else {
-          this.call.resume()
-          this.send(instance, connected)
-        }
-        return
-      }
-      reason = `instance ${instance.address} of ${this.open.service} at ${this.deps.self.name}: ${connected.message}`
-      this.deps.instances.setHealth(instance, false, connected.message)
-      if (this.isDone) return
+    const { deps, open } = this
+    const connect = (address: string): Promise<InstanceConnection> => deps.pool.connect(address)
+    const found = await connectInstance(deps, open.service, first, connect, () => !this.isDone)
+    if ('code' in found) this.fail(found.code, found.reason, true)
+    else if (this.isDone) found.connection.socket.destroy()
+    else {
+      this.call.resume()
+      this.send(found.instance, found.connection)
     }
-    this.fail(tried.size > 0 ? 'instance-refused' : 'no-healthy-place', reason, true)
   }
 
   private send(instance: InstanceState, connection: InstanceConnection): void {
@@ -306,17 +298,6 @@ class EgressCall implements CallHandler, InstanceHandler {
     if (reusable) this.deps.pool.give(instance.address, connection)
     else connection.socket.destroy()
   }
-}
-
-function toError(error: unknown): Error {
-  return error instanceof Error ? error : new Error(String(error))
-}
-
-const CRLF = Buffer.from('\r\n')
-
-/** Via as RFC 9110 §7.6.3 asks of every proxy; it is also how a caller sees who answered. */
-export function viaLine(node: string): string {
-  return `Via: 1.1 flatmesh-${node}\r\n`
 }
 
 function trailersFault(trailers: Buffer): string | undefined {

@@ -21,7 +21,7 @@ export interface AnswerFraming {
  * Fields for one hop alone, and those this codec writes itself (RFC 9110 section 7.6.1, plus the ones of old and of
  * HTTP/2's abandoned upgrade). Expect too: 100-continue is settled with the client at the ingress.
  */
-function isHopByHop(name: string): boolean {
+export function isHopByHop(name: string): boolean {
   // Most fields are let through by their length alone.
   switch (name.length) {
     case 2:

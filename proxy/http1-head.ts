@@ -50,6 +50,19 @@ const VERSION_PREFIX = Buffer.from('HTTP/1.', 'latin1')
 
 const spans = new FieldSpans()
 
+export function isMethod(text: string): boolean {
+  return text.length <= METHOD_BYTES_MAX && isOf(METHOD, text)
+}
+
+export function isTarget(text: string): boolean {
+  return isOf(TARGET, text)
+}
+
+function isOf(bytes: Uint8Array, text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (bytes[text.charCodeAt(i)] !== 1) return false
+  return text.length > 0
+}
+
 /** Decodes a request head that is there as a whole: `bytes` ends with its empty line. */
 export function decodeRequestHead(bytes: Buffer, limits: Http1Limits = HTTP1_LIMITS): RequestHead | Http1Fault {
   return whole(bytes, readRequestHead(bytes, 0, bytes.length, limits), 'bad-request')

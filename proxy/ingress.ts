@@ -1,9 +1,13 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import type { SecureContext } from 'node:tls'
 import { MeshError } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { Call, CallOpen } from './call.ts'
+import type { ExchangeDeps } from './exchange.ts'
+import { H2Ingress } from './h2-ingress.ts'
 import { IngressConnection } from './ingress-connection.ts'
+import { loadTls, type TlsFiles, TlsHandshake } from './ingress-tls.ts'
 
 /** What the ingress needs of the rest: where a service is answered, and a call to there. */
 export interface IngressDeps {
@@ -29,6 +33,8 @@ export interface IngressOptions {
   readonly clientTimeoutMs: number
   /** A connection without a request is closed after this. 75 s: nginx's keepalive_timeout; longer than most clients'. */
   readonly idleTimeoutMs: number
+  /** With them the port takes TLS as well, told apart by its first byte. */
+  readonly tls?: TlsFiles
 }
 
 export const INGRESS_DEFAULTS = { clientTimeoutMs: 60_000, idleTimeoutMs: 75_000 }
@@ -42,25 +48,42 @@ export interface IngressCounters {
   retries: number
 }
 
-/** Where calls enter the mesh: HTTP/1.1 from the applications of this datacenter. */
+/** A client's connection, of whichever protocol. */
+export interface ClientConnection {
+  /** Requests under way. */
+  readonly inFlight: number
+  start(): void
+  /** Time-outs. */
+  tick(nowMs: number): void
+  /** Takes no new request, finishes those that have begun, and closes. */
+  drain(): void
+  destroy(): void
+}
+
+/** Where calls enter the mesh: HTTP/1.1 and HTTP/2, told apart by their first bytes, from the applications of this datacenter. */
 export class Ingress {
   private readonly deps: IngressDeps
   private readonly options: IngressOptions
-  private readonly connections = new Set<IngressConnection>()
+  private readonly connections = new Set<ClientConnection>()
   private readonly server: Server
   private timer: NodeJS.Timeout | undefined
   readonly counters: IngressCounters = { total: 0, failed: 0, retries: 0 }
+  private readonly exchangeDeps: ExchangeDeps
+  private context: SecureContext | undefined
+  private isDraining = false
   private whenIdle: (() => void) | undefined
 
   constructor(deps: IngressDeps, options: IngressOptions) {
     this.deps = deps
     this.options = options
+    this.exchangeDeps = { ...deps, counters: this.counters, retryBodyBytes: options.retryBodyBytes }
     this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => this.onConnection(socket))
   }
 
-  /** The port it listens on. Rejects with MeshError `port-in-use`. */
+  /** The port it listens on. Rejects with MeshError `port-in-use`, or `bad-config` for the files of `tls`. */
   async start(): Promise<number> {
-    const { host, port } = this.options
+    const { host, port, tls } = this.options
+    if (tls !== undefined) this.context = loadTls(tls)
     await new Promise<void>((resolve, reject) => {
       this.server.once('error', error =>
         reject(
@@ -84,12 +107,13 @@ export class Ingress {
 
   get inFlight(): number {
     let count = 0
-    for (const connection of this.connections) if (connection.isBusy) count++
+    for (const connection of this.connections) count += connection.inFlight
     return count
   }
 
   /** Takes no new connection, finishes every request that has begun, and closes. */
   async drain(): Promise<void> {
+    this.isDraining = true
     this.server.close()
     for (const connection of this.connections) connection.drain()
     if (this.connections.size === 0) return
@@ -106,11 +130,41 @@ export class Ingress {
   }
 
   private onConnection(socket: Socket): void {
-    const connection = new IngressConnection(this.deps, this.options, this.counters, socket, () => {
-      this.connections.delete(connection)
-      if (this.connections.size === 0) this.whenIdle?.()
+    const connection = new IngressConnection(this.exchangeDeps, this.options, socket, {
+      onGone: () => this.remove(connection),
+      onOther: (protocol, first) => (protocol === 'h2' ? this.onH2(socket, first) : this.onTls(socket, first)),
     })
+    this.add(connection)
+  }
+
+  private onH2(socket: Socket, first: Buffer): void {
+    const connection = new H2Ingress(this.exchangeDeps, this.options, socket, () => this.remove(connection))
+    this.add(connection)
+    connection.push(first)
+    if (this.isDraining) connection.drain()
+  }
+
+  private onTls(socket: Socket, first: Buffer): void {
+    const { context, options } = this
+    if (context === undefined) return void socket.destroy()
+    const untilMs = this.deps.nowMs() + options.clientTimeoutMs
+    const handshake = new TlsHandshake(socket, first, context, untilMs, {
+      onGone: () => this.remove(handshake),
+      onSecure: secure => this.onConnection(secure),
+    })
+    this.add(handshake)
+  }
+
+  private add(connection: ClientConnection): void {
     this.connections.add(connection)
     connection.start()
+  }
+
+  private remove(connection: ClientConnection): void {
+    this.connections.delete(connection)
+    // One that has turned out to speak HTTP/2 is gone and back within the turn.
+    queueMicrotask(() => {
+      if (this.connections.size === 0) this.whenIdle?.()
+    })
   }
 }

@@ -1,12 +1,11 @@
 import { connect, type Socket } from 'node:net'
-import { parseAddress } from './address.ts'
+import { CONNECT_TIMEOUT_MS, parseAddress } from './address.ts'
+import { H2Pool } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import type { ResponseHead } from './http1-head.ts'
 import { ResponseReader } from './http1-reader.ts'
 import { TurnWriter } from './turn-writer.ts'
 
-/** A connection attempt within the datacenter that takes longer has failed. Linkerd and peers use 1 s locally. */
-const CONNECT_TIMEOUT_MS = 1000
 /** Idle connections kept per instance. 64: HAProxy's and nginx's usual upstream keep-alive. */
 const IDLE_MAX = 64
 /**
@@ -98,11 +97,14 @@ export class InstanceConnection {
 export class InstancePool {
   private readonly idle = new Map<string, InstanceConnection[]>()
   private readonly open = new Set<InstanceConnection>()
-  private readonly nowMs: () => number
+  readonly nowMs: () => number
   private timer: NodeJS.Timeout | undefined
+  /** Those that speak HTTP/2. */
+  readonly h2: H2Pool
 
   constructor(deps: { nowMs: () => number }) {
     this.nowMs = deps.nowMs
+    this.h2 = new H2Pool(deps)
   }
 
   start(): void {
@@ -113,10 +115,11 @@ export class InstancePool {
     clearInterval(this.timer)
     for (const connection of this.open) connection.socket.destroy()
     this.idle.clear()
+    this.h2.stop()
   }
 
   get size(): number {
-    return this.open.size
+    return this.open.size + this.h2.size
   }
 
   /** A connection that was used before and is still good; undefined: make a new one with `connect`. */
@@ -171,6 +174,7 @@ export class InstancePool {
   }
 
   private sweep(): void {
+    this.h2.sweep()
     const beforeMs = this.nowMs() - IDLE_MS
     for (const [address, list] of this.idle) {
       const keep = list.filter(connection => connection.idleSinceMs > beforeMs && !connection.socket.destroyed)

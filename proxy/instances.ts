@@ -57,6 +57,11 @@ export class Instances {
     return this.services.has(service)
   }
 
+  /** Whether its instances speak HTTP/2: its registry said `protocol: h2`, which is kept as a label. */
+  speaksH2(service: ServiceName): boolean {
+    return this.services.get(service)?.definition.labels.protocol === 'h2'
+  }
+
   /** The least busy healthy instance for its weight that is not in `tried`; equals take turns. */
   choose(service: ServiceName, tried?: ReadonlySet<InstanceState>): InstanceState | undefined {
     const known = this.services.get(service)

@@ -42,11 +42,15 @@ export function meshStatus(code: MeshErrorCode): readonly [status: number, reaso
   return STATUS[code] ?? [500, 'Internal Server Error']
 }
 
-/**
- * An answer made by the mesh itself, never to be taken for the service's: it carries `x-flatmesh-error: CODE`, which is
- * removed from everything services send, and says in JSON which node made it and why.
- */
-export function meshAnswer(failure: MeshFailure, method: string, keepAlive: boolean): Buffer {
+/** What the mesh says in place of a service, in no protocol yet: fields as name, value, name, value …. */
+interface MeshMessage {
+  readonly status: number
+  readonly phrase: string
+  readonly fields: readonly string[]
+  readonly body: string
+}
+
+function meshMessage(failure: MeshFailure): MeshMessage {
   const [status, phrase] = meshStatus(failure.code)
   const { code, reason: message, node, service, attempts } = failure
   const error = {
@@ -57,9 +61,27 @@ export function meshAnswer(failure: MeshFailure, method: string, keepAlive: bool
     ...(attempts?.length && { attempts }),
   }
   const body = `${JSON.stringify({ error })}\n`
-  let head = `HTTP/1.1 ${status} ${phrase}\r\nx-flatmesh-error: ${code}\r\nx-flatmesh-node: ${node}\r\n`
-  if (status === 503) head += `Retry-After: ${RETRY_AFTER_SECONDS}\r\n`
-  head += `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n`
+  const fields = ['x-flatmesh-error', code, 'x-flatmesh-node', node]
+  if (status === 503) fields.push('Retry-After', String(RETRY_AFTER_SECONDS))
+  fields.push('Content-Type', 'application/json', 'Content-Length', String(Buffer.byteLength(body)))
+  return { status, phrase, fields, body }
+}
+
+/**
+ * An answer made by the mesh itself, never to be taken for the service's: it carries `x-flatmesh-error: CODE`, which is
+ * removed from everything services send, and says in JSON which node made it and why.
+ */
+export function meshAnswer(failure: MeshFailure, method: string, keepAlive: boolean): Buffer {
+  const { status, phrase, fields, body } = meshMessage(failure)
+  let head = `HTTP/1.1 ${status} ${phrase}\r\n`
+  for (let i = 0; i < fields.length; i += 2) head += `${fields[i]}: ${fields[i + 1]}\r\n`
   head += keepAlive ? '\r\n' : 'Connection: close\r\n\r\n'
   return Buffer.from(method === 'HEAD' ? head : head + body)
+}
+
+/** The same for HTTP/2. Shape: the fields of the head, pseudo-field first, and the body, '' to HEAD. */
+export function meshAnswerH2(failure: MeshFailure, method: string): { fields: string[]; body: string } {
+  const { status, fields, body } = meshMessage(failure)
+  const lower = fields.map((text, i) => (i % 2 === 0 ? text.toLowerCase() : text))
+  return { fields: [':status', String(status), ...lower], body: method === 'HEAD' ? '' : body }
 }

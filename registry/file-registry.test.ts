@@ -252,6 +252,15 @@ describe('editing', () => {
     return told.at(-1)
   }
 
+  test('an instance of HTTP/2 is written as one, and further ones must agree', async () => {
+    const grpc = { service: 'grpc', protocol: 'h2', labels: { v: '1' } } as const
+    expect(await addInstance(path, { ...grpc, address: '127.0.0.1:9000' })).toBe(true)
+    expect(await text()).toContain('protocol: h2')
+    expect(await addInstance(path, { ...grpc, address: '127.0.0.1:9001' })).toBe(true)
+    const other = addInstance(path, { service: 'grpc', protocol: 'http', address: '127.0.0.1:9002' })
+    await expect(other).rejects.toThrow('expected h2, found http')
+  })
+
   test('creates the file with the first instance', async () => {
     expect(await addInstance(path, { service: 'orders', address: '127.0.0.1:9000' })).toBe(true)
     expect(await text()).toBe('services:\n  - name: orders\n    instances:\n      - address: 127.0.0.1:9000\n')

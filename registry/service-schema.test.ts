@@ -43,6 +43,18 @@ services:
     ])
   })
 
+  test('keeps h2 as a label, so that it is the same to the mesh as writing the label', async () => {
+    const written = 'services: [{ name: a, protocol: h2, labels: { v: x }, instances: ["h:1"] }]'
+    const labelled = 'services: [{ name: a, labels: { v: x, protocol: h2 }, instances: ["h:1"] }]'
+    const expected = { protocol: 'http', labels: { v: 'x', protocol: 'h2' } }
+    for (const text of [written, labelled])
+      expect((await decodeServices(text, 'f')).services?.[0]).toMatchObject(expected)
+    const registration = { service: 'a', address: 'h:1', protocol: 'h2', labels: { v: 'x' } }
+    expect(parseRegistration(registration, 1000)).toMatchObject(expected)
+    const torn = 'services: [{ name: a, protocol: h2, labels: { protocol: thrift }, instances: ["h:1"] }]'
+    expect((await decodeServices(torn, 'f')).problem).toContain('expected no such label, or h2, beside protocol: h2')
+  })
+
   test('reads anchors and aliases, and JSON, as the YAML they are', async () => {
     const aliased = 'services:\n  - name: a\n    instances: &all [h:1]\n  - name: b\n    instances: *all\n'
     expect((await decodeServices(aliased, 'f')).services?.[1]?.instances[0]?.address).toBe('h:1')
@@ -88,7 +100,11 @@ services:
       ':3 services[1].name: "a" is already services[0]',
     ],
     ['an instance twice', 'services: [{name: a, instances: [h:1, "H:1"]}]', '"h:1" is already instances[0]'],
-    ['another protocol', 'services: [{name: a, protocol: udp, instances: []}]', 'expected http or tcp, found "udp"'],
+    [
+      'another protocol',
+      'services: [{name: a, protocol: udp, instances: []}]',
+      'expected http, h2 or tcp, found "udp"',
+    ],
     ['a prototype as label', 'services: [{name: a, labels: {__proto__: x}, instances: []}]', 'expected a label key'],
   ])('refuses %s', async (_, text, problem) => {
     expect((await problemsOf(text)).join('\n')).toContain(problem)

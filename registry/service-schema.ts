@@ -54,6 +54,20 @@ const HOST_LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/
 
 type Path = readonly (string | number)[]
 
+/** What may be written as a service's protocol. `h2`: HTTP/2 without TLS; gRPC services may say so too, and need not. */
+export type WrittenProtocol = Protocol | 'h2'
+
+/**
+ * A protocol as the mesh knows it. That instances speak HTTP/2 concerns their own node alone, so it is kept as a label:
+ * `protocol: h2` is the same as `labels: { protocol: h2 }`.
+ */
+export function readWrittenProtocol(
+  protocol: WrittenProtocol,
+  labels: Labels,
+): { readonly protocol: Protocol; readonly labels: Labels } {
+  return protocol === 'h2' ? { protocol: 'http', labels: { ...labels, protocol } } : { protocol, labels }
+}
+
 /** One thing wrong with data from outside: where in it, and what was expected and found. */
 interface SchemaProblem {
   readonly path: Path
@@ -176,8 +190,7 @@ function checkService(data: unknown, path: Path, findings: Findings): ServiceDef
   const fields = checkMap(data, path, ['name', 'protocol', 'labels', 'instances'], ['name', 'instances'], findings)
   if (fields === undefined) return undefined
   const name = checkServiceName(fields.name, [...path, 'name'], findings)
-  const protocol = checkProtocol(fields.protocol, [...path, 'protocol'], findings)
-  const labels = checkLabels(fields.labels, [...path, 'labels'], findings)
+  const { protocol, labels } = checkProtocol(fields, path, findings)
   const at = [...path, 'instances']
   const list =
     fields.instances === undefined
@@ -236,8 +249,7 @@ export function parseRegistration(body: unknown, defaultTtlMs: number): Registra
   const fields = checkMap(body, [], known, ['service', 'address'], findings) ?? {}
   const service = fields.service === undefined ? '' : checkServiceName(fields.service, ['service'], findings)
   const address = fields.address === undefined ? '' : checkAddress(fields.address, ['address'], findings)
-  const protocol = checkProtocol(fields.protocol, ['protocol'], findings)
-  const labels = checkLabels(fields.labels, ['labels'], findings)
+  const { protocol, labels } = checkProtocol(fields, [], findings)
   const weight = checkWhole(fields.weight, ['weight'], 1, WEIGHT_MAX, 1, findings)
   const ttlMs = checkWhole(fields.ttlMs, ['ttlMs'], TTL_MIN_MS, TTL_MAX_MS, defaultTtlMs, findings)
   const id = fields.id === undefined ? address : checkId(fields.id, findings)
@@ -351,10 +363,22 @@ function checkServiceName(data: unknown, path: Path, findings: Findings): Servic
   return undefined
 }
 
-function checkProtocol(data: unknown, path: Path, findings: Findings): Protocol {
-  if (data === undefined || data === 'http' || data === 'tcp') return data ?? 'http'
-  findings.expected(path, 'http or tcp', data)
-  return 'http'
+function checkProtocol(
+  fields: Readonly<Record<string, unknown>>,
+  path: Path,
+  findings: Findings,
+): { readonly protocol: Protocol; readonly labels: Labels } {
+  const labels = checkLabels(fields.labels, [...path, 'labels'], findings)
+  const written = fields.protocol === undefined ? 'http' : fields.protocol
+  if (written !== 'http' && written !== 'h2' && written !== 'tcp') {
+    findings.expected([...path, 'protocol'], 'http, h2 or tcp', written)
+    return { protocol: 'http', labels }
+  }
+  const label = labels.protocol
+  if (written === 'h2' && label !== undefined && label !== 'h2') {
+    findings.expected([...path, 'labels', 'protocol'], 'no such label, or h2, beside protocol: h2', label)
+  }
+  return readWrittenProtocol(written, labels)
 }
 
 function checkLabels(data: unknown, path: Path, findings: Findings): Labels {

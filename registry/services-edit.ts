@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { type Document, isMap, isScalar, isSeq, type Node, type YAMLMap, type YAMLSeq } from 'yaml'
 import { MeshError } from '../router/errors.ts'
-import type { Labels, Protocol, ServiceName } from '../router/model.ts'
+import type { Labels, ServiceName } from '../router/model.ts'
 import { replaceFile } from './atomic-file.ts'
 import { codeOf, decodeText, kindOf, sizeProblem } from './file-registry.ts'
 import {
@@ -10,7 +10,9 @@ import {
   decodeServices,
   isSameLabels,
   isSameService,
+  readWrittenProtocol,
   SERVICES_FILE_BYTES_MAX,
+  type WrittenProtocol,
 } from './service-schema.ts'
 import type { ServiceDefinition } from './source.ts'
 
@@ -18,7 +20,7 @@ import type { ServiceDefinition } from './source.ts'
 export interface AddInstance {
   readonly service: ServiceName
   readonly address: string
-  readonly protocol?: Protocol
+  readonly protocol?: WrittenProtocol
   readonly labels?: Labels
   readonly weight?: number
 }
@@ -56,7 +58,7 @@ export function addInstance(path: string, add: AddInstance): Promise<boolean> {
       const instance = { id: address, address, weight: weight ?? 1 }
       return [
         ...services,
-        { name: add.service, protocol: protocol ?? 'http', labels: labels ?? {}, instances: [instance] },
+        { name: add.service, ...readWrittenProtocol(protocol ?? 'http', labels ?? {}), instances: [instance] },
       ]
     }
     refuseContradiction(path, service, add)
@@ -191,12 +193,15 @@ function setWeight(document: Document, list: YAMLSeq, at: number, address: strin
 
 function refuseContradiction(path: string, service: ServiceDefinition, add: AddInstance): void {
   const by = `in ${path}, where it has ${service.instances.length} instances; edit the file to change them all`
-  if (add.protocol !== undefined && add.protocol !== service.protocol) {
-    throw refusal(`expected ${service.protocol}, found ${add.protocol}: ${service.name} is ${service.protocol} ${by}`)
+  const is = service.labels.protocol === 'h2' ? 'h2' : service.protocol
+  if (add.protocol !== undefined && add.protocol !== is) {
+    throw refusal(`expected ${is}, found ${add.protocol}: ${service.name} is ${is} ${by}`)
   }
-  if (add.labels !== undefined && !isSameLabels(add.labels, service.labels)) {
+  if (add.labels === undefined) return
+  const { labels } = readWrittenProtocol(is, add.labels)
+  if (!isSameLabels(labels, service.labels)) {
     const held = JSON.stringify(service.labels)
-    throw refusal(`expected the labels ${held}, found ${JSON.stringify(add.labels)}: those of ${service.name} ${by}`)
+    throw refusal(`expected the labels ${held}, found ${JSON.stringify(labels)}: those of ${service.name} ${by}`)
   }
 }
 

@@ -1,0 +1,336 @@
+import type { MeshErrorCode } from '../router/errors.ts'
+import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
+import type { Call, CallHandler, CallReset } from './call.ts'
+import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
+import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
+import type { IngressCounters, IngressDeps } from './ingress.ts'
+import type { Attempt } from './mesh-answer.ts'
+import { mayRetry } from './retry.ts'
+
+/** A request as the mesh sees it, whatever protocol it came by. */
+export interface ExchangeRequest {
+  readonly service: ServiceName
+  readonly method: string
+  /** How long an answer may take to begin, from the last byte of the request; 0: no limit. */
+  readonly timeoutMs: number
+  /** When the whole exchange must be over; Infinity: no limit. */
+  readonly deadlineAtMs: number
+  /** Without a byte of a body that is owed for so long, the client is too slow. Infinity: silence is usual. */
+  readonly clientTimeoutMs: number
+  /** The request's end is not its own: it may become a tunnel, which ends when the client does. */
+  readonly isUpgrade: boolean
+  /** The head as the next node gets it. Asked for anew for each attempt. */
+  head(nowMs: number): Buffer
+}
+
+/** Who has asked: a connection of HTTP/1, or a stream of HTTP/2. */
+export interface ExchangeClient {
+  /** Interim answers (1xx) come first, then one final head. */
+  onAnswerHead(head: ResponseHead): void
+  onAnswerData(chunk: Buffer): void
+  onAnswerTrailers(trailers: Buffer): void
+  onAnswerEnd(): void
+  /** `write` may go on after it answered false. */
+  onRequestDrain(): void
+  /** It came to nothing before an answer began: the mesh answers. Nothing follows. */
+  onFailed(code: MeshErrorCode, reason: string): void
+  /** It came to nothing in the middle of its answer. Nothing follows. */
+  onCut(code: MeshErrorCode, reason: string): void
+}
+
+export interface ExchangeDeps extends Pick<IngressDeps, 'self' | 'candidates' | 'knows' | 'open' | 'nowMs'> {
+  readonly counters: IngressCounters
+  readonly retryBodyBytes: number
+}
+
+/**
+ * One request from its head to the end of its answer: finds it a place, and another one if that fails.
+ *
+ * While an answer has not begun, a call that came to nothing may go to the next candidate (retry.ts decides). After
+ * that the only honest way to fail is to cut the answer.
+ */
+export class Exchange {
+  readonly request: ExchangeRequest
+  readonly attempts: Attempt[] = []
+  private readonly deps: ExchangeDeps
+  private readonly client: ExchangeClient
+  private readonly tried = new Set<NodeId>()
+  /** Bytes of the body so far, for another try; undefined once they are too many or an answer has begun. */
+  private replay: Buffer[] | undefined = []
+  private replayBytes = 0
+  /** Of the request, for another try. */
+  private trailers: Buffer | undefined
+  private call: Call | undefined
+  private target: Candidate | undefined
+  private hasRequestEnded = false
+  private isAnswered = false
+  private hasAnswerEnded = false
+  private isOver = false
+  /** `write` answered false: the client waits for a word. */
+  private isHeld = false
+  /** When waiting for the answer began: the last byte of the request that moved. */
+  private waitingSinceMs: number
+
+  constructor(deps: ExchangeDeps, request: ExchangeRequest, client: ExchangeClient) {
+    this.deps = deps
+    this.request = request
+    this.client = client
+    this.waitingSinceMs = deps.nowMs()
+  }
+
+  /** The final head of an answer has been told. */
+  get hasAnswerBegun(): boolean {
+    return this.isAnswered
+  }
+
+  get requestEnded(): boolean {
+    return this.hasRequestEnded
+  }
+
+  get answerEnded(): boolean {
+    return this.hasAnswerEnded
+  }
+
+  /** Looks for a place; `onFailed` may be told at once. */
+  start(): void {
+    this.attempt()
+  }
+
+  /** Looked at a few times a second. */
+  tick(nowMs: number): void {
+    if (this.isOver) return
+    const { service, timeoutMs, deadlineAtMs, clientTimeoutMs } = this.request
+    const waitedMs = nowMs - this.waitingSinceMs
+    if (nowMs >= deadlineAtMs) this.fail('deadline', `the call of ${service} was not over within its deadline`)
+    else if (this.isAnswered) return
+    else if (this.hasRequestEnded) {
+      if (timeoutMs > 0 && waitedMs >= timeoutMs) {
+        this.fail('deadline', `no answer of ${service} began within ${timeoutMs} ms`)
+      }
+    } else if (waitedMs >= clientTimeoutMs) {
+      const code = this.isHeld ? 'deadline' : 'request-timeout'
+      this.fail(code, `no byte of the request's body moved for ${clientTimeoutMs} ms`)
+    }
+  }
+
+  // The request ------------------------------------------------------------------------------------------------------
+
+  /** Body bytes, which must not be changed afterwards. False: stop until `onRequestDrain`. */
+  write(chunk: Buffer): boolean {
+    this.waitingSinceMs = this.deps.nowMs()
+    if (this.replay !== undefined) {
+      this.replayBytes += chunk.length
+      if (this.replayBytes > this.deps.retryBodyBytes) this.replay = undefined
+      else this.replay.push(Buffer.from(chunk))
+    }
+    this.isHeld = this.call?.write(chunk) === false
+    return !this.isHeld
+  }
+
+  sendTrailers(trailers: Buffer): void {
+    this.trailers = Buffer.from(trailers)
+    this.call?.sendTrailers(this.trailers)
+  }
+
+  endRequest(): void {
+    this.hasRequestEnded = true
+    this.waitingSinceMs = this.deps.nowMs()
+    if (!this.request.isUpgrade) this.call?.end()
+  }
+
+  /** Bytes of what the request has become, a tunnel: they are not kept. */
+  writeRaw(chunk: Buffer): boolean {
+    return this.call?.write(chunk) !== false
+  }
+
+  endRaw(): void {
+    this.call?.end()
+  }
+
+  // The answer, as its reader takes it -------------------------------------------------------------------------------
+
+  pauseAnswer(): void {
+    this.call?.pause()
+  }
+
+  resumeAnswer(): void {
+    this.call?.resume()
+  }
+
+  /** The client is gone, or wants no more of it. Nothing is told of it any more. */
+  cancel(code: MeshErrorCode, reason: string): void {
+    this.isOver = true
+    this.resetCall(code, reason)
+  }
+
+  // A place for it ---------------------------------------------------------------------------------------------------
+
+  private attempt(): void {
+    const { service } = this.request
+    for (;;) {
+      const target = this.nextCandidate()
+      if (target === undefined) return this.giveUp()
+      this.tried.add(target.node)
+      this.target = target
+      const nowMs = this.deps.nowMs()
+      const call = this.deps.open(target, {
+        service,
+        kind: 'http',
+        timeoutMs: this.leftMs(nowMs),
+        head: this.request.head(nowMs),
+      })
+      if (call === undefined) {
+        const reason = `no link to ${target.name} carries calls at this moment`
+        this.attempts.push({ node: target.name, code: 'unreachable', reason })
+        continue
+      }
+      this.call = call
+      call.handler = new AnswerHandler(this, call)
+      this.sendAgain(call)
+      return
+    }
+  }
+
+  /** As `CallOpen.timeoutMs` has it: 0 is no limit. */
+  private leftMs(nowMs: number): number {
+    const { timeoutMs, deadlineAtMs } = this.request
+    const beginMs = timeoutMs === 0 ? Number.POSITIVE_INFINITY : timeoutMs - (nowMs - this.waitingSinceMs)
+    const leftMs = Math.min(beginMs, deadlineAtMs - nowMs)
+    return leftMs === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.ceil(leftMs))
+  }
+
+  private nextCandidate(): Candidate | undefined {
+    const candidates = this.deps.candidates(this.request.service)
+    if (this.tried.size === 0) return candidates[0]
+    return candidates.find(candidate => !this.tried.has(candidate.node))
+  }
+
+  private sendAgain(call: Call): void {
+    let isWritable = true
+    for (const chunk of this.replay ?? []) isWritable = call.write(chunk)
+    if (this.trailers !== undefined) call.sendTrailers(this.trailers)
+    if (this.hasRequestEnded && !this.request.isUpgrade) call.end()
+    if (!isWritable) this.isHeld = true
+    else if (this.isHeld) this.requestDrain()
+  }
+
+  private giveUp(): void {
+    const { service } = this.request
+    const last = this.attempts.at(-1)
+    if (last !== undefined) this.fail(last.code, last.reason)
+    else if (this.deps.knows(service)) {
+      this.fail('no-healthy-place', `no reachable node has a healthy instance of ${service} now`)
+    } else this.fail('unknown-service', `no node of the mesh offers a service named ${service}`)
+  }
+
+  // What the present attempt's call tells ------------------------------------------------------------------------------
+
+  isPresent(call: Call): boolean {
+    return this.call === call && !this.isOver
+  }
+
+  answerHead(bytes: Buffer): void {
+    const head = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
+    if ('code' in head) {
+      this.resetCall('bad-answer', head.reason)
+      this.callFailed({ ...this.reset('bad-answer', `the answer's head cannot be read: ${head.reason}`) })
+      return
+    }
+    if (head.status >= 200 || head.status === 101) {
+      this.isAnswered = true
+      this.replay = undefined
+      // A tunnel was refused: the request is over like any other.
+      if (this.request.isUpgrade && head.status !== 101) this.call?.end()
+    }
+    this.client.onAnswerHead(head)
+  }
+
+  answerData(chunk: Buffer): void {
+    this.client.onAnswerData(chunk)
+  }
+
+  answerTrailers(trailers: Buffer): void {
+    this.client.onAnswerTrailers(trailers)
+  }
+
+  answerEnd(): void {
+    this.hasAnswerEnded = true
+    this.client.onAnswerEnd()
+  }
+
+  requestDrain(): void {
+    this.isHeld = false
+    this.client.onRequestDrain()
+  }
+
+  callFailed(reset: CallReset): void {
+    this.call = undefined
+    const { code, reason } = reset
+    if (!this.isAnswered) {
+      this.attempts.push({ node: this.target?.name ?? '', code, reason })
+      if (mayRetry(this.request.method, reset, { answered: false, bodyReplayable: this.replay !== undefined })) {
+        this.deps.counters.retries++
+        this.attempt()
+        return
+      }
+    }
+    this.fail(code, reason)
+  }
+
+  // The end ------------------------------------------------------------------------------------------------------------
+
+  /** Ends it with an error of the mesh. */
+  fail(code: MeshErrorCode, reason: string): void {
+    if (this.isOver) return
+    this.isOver = true
+    this.resetCall(code, reason)
+    this.deps.counters.failed++
+    if (this.isAnswered) this.client.onCut(code, reason)
+    else this.client.onFailed(code, reason)
+  }
+
+  private resetCall(code: MeshErrorCode, reason: string): void {
+    const { call } = this
+    this.call = undefined
+    call?.reset(this.reset(code, reason))
+  }
+
+  private reset(code: MeshErrorCode, reason: string): CallReset {
+    return { code, reason, node: this.deps.self.id, unexecuted: false }
+  }
+}
+
+/** Passes what one attempt's call tells to the exchange, as long as it is the present attempt. */
+class AnswerHandler implements CallHandler {
+  private readonly exchange: Exchange
+  private readonly call: Call
+
+  constructor(exchange: Exchange, call: Call) {
+    this.exchange = exchange
+    this.call = call
+  }
+
+  onHead(head: Buffer): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.answerHead(head)
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.answerData(chunk)
+  }
+
+  onTrailers(trailers: Buffer): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.answerTrailers(trailers)
+  }
+
+  onEnd(): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.answerEnd()
+  }
+
+  onDrain(): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.requestDrain()
+  }
+
+  onReset(reset: CallReset): void {
+    if (this.exchange.isPresent(this.call)) this.exchange.callFailed(reset)
+  }
+}

@@ -1,0 +1,297 @@
+import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
+import { connectInstance } from './connect-instance.ts'
+import type { EgressDeps } from './egress.ts'
+import { formatGrpcTimeout, parseGrpcTimeoutMs } from './grpc.ts'
+import { h2RequestFields, h2TrailerFields, isGrpc } from './h2-forward.ts'
+import { H2_ERROR, type H2ErrorCode } from './h2-frame.ts'
+import { readH2Response, readH2Trailers } from './h2-head.ts'
+import type { H2InstanceConnection } from './h2-pool.ts'
+import type { H2Reset, H2Stream, H2StreamHandler } from './h2-stream.ts'
+import type { HpackField } from './hpack-table.ts'
+import { Http1Fault } from './http1-fault.ts'
+import { fieldValue } from './http1-fields.ts'
+import { chooseAnswerFraming, forwardResponseHead } from './http1-forward.ts'
+import type { RequestHead, ResponseHead } from './http1-head.ts'
+import type { InstanceState } from './instances.ts'
+import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
+
+/** Interim (1xx) answers before the final one, as for HTTP/1. */
+const INTERIM_HEADS_MAX = 1000
+/** Of a body, kept until an answer begins: what the ingress keeps by default. */
+const SENT_BYTES_MAX = 64 * 1024
+
+/** One call at its egress, to an instance that speaks HTTP/2: a stream on a shared connection. */
+export class H2EgressCall implements CallHandler {
+  private readonly deps: EgressDeps
+  private readonly call: Call
+  private readonly open: CallOpen
+  private readonly head: RequestHead
+  private readonly onDone: () => void
+  private readonly beganAtMs: number
+  private instance: InstanceState | undefined
+  private owner: H2InstanceConnection | undefined
+  private stream: H2Stream | undefined
+  /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
+  private early: Buffer[] = []
+  /** The body so far, for another try; undefined once it is too much or an answer has begun. */
+  private sent: Buffer[] | undefined = []
+  private sentBytes = 0
+  /** Of the bodies that were announced, what has not come yet; -1: not announced. */
+  private bodyLeft: number
+  private answerLeft = -1
+  private readonly hasBody: boolean
+  private trailers: Buffer | undefined
+  private interimHeads = 0
+  private hasAnswered = false
+  private hasAnswerEnded = false
+  private hasTriedAgain = false
+  private hasRequestEnded = false
+  private isDone = false
+
+  constructor(deps: EgressDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
+    this.deps = deps
+    this.call = call
+    this.open = open
+    this.head = head
+    this.onDone = onDone
+    this.beganAtMs = deps.pool.nowMs()
+    this.bodyLeft = head.contentLength
+    this.hasBody = head.chunked || head.contentLength > 0
+    call.handler = this
+  }
+
+  start(): void {
+    const instance = this.deps.instances.choose(this.open.service)
+    const warm = instance === undefined ? undefined : this.deps.pool.h2.take(instance.address)
+    if (instance !== undefined && warm !== undefined) return this.send(instance, warm)
+    this.startConnecting(instance)
+  }
+
+  private startConnecting(instance: InstanceState | undefined): void {
+    this.call.pause()
+    this.connect(instance).catch((error: unknown) => this.fail('internal', String(error), false))
+  }
+
+  private async connect(first: InstanceState | undefined): Promise<void> {
+    const { deps, open } = this
+    const isWanted = (): boolean => !this.isDone
+    const found = await connectInstance(deps, open.service, first, address => deps.pool.h2.connect(address), isWanted)
+    if ('code' in found) return this.fail(found.code, found.reason, true)
+    if (this.isDone) return found.connection.release()
+    this.call.resume()
+    this.send(found.instance, found.connection)
+  }
+
+  private send(instance: InstanceState, owner: H2InstanceConnection): void {
+    this.instance = instance
+    this.owner = owner
+    instance.inFlight++
+    this.stream = owner.openStream(new AnswerSide(this), h2RequestFields(this.head, this.grpcTimeout()), !this.hasBody)
+    const early = this.early
+    this.early = []
+    for (const chunk of early) this.writeBody(chunk)
+    if (this.hasRequestEnded) this.finishRequest()
+  }
+
+  /** What is left of the caller's time; undefined: it set no limit, or one that is not to be understood here. */
+  private grpcTimeout(): string | undefined {
+    const field = isGrpc(this.head) ? fieldValue(this.head.fields, 'grpc-timeout') : undefined
+    const ms = field === undefined ? undefined : parseGrpcTimeoutMs(field)
+    return ms === undefined ? undefined : formatGrpcTimeout(Math.max(0, ms - (this.deps.pool.nowMs() - this.beganAtMs)))
+  }
+
+  // The call's side: the request -------------------------------------------------------------------------------------
+
+  onHead(): void {}
+
+  onData(chunk: Buffer): void {
+    if (this.stream !== undefined) this.writeBody(chunk)
+    else if (!this.hasAnswerEnded) this.early.push(chunk)
+  }
+
+  onTrailers(trailers: Buffer): void {
+    this.trailers = trailers
+  }
+
+  onEnd(): void {
+    this.hasRequestEnded = true
+    if (this.stream !== undefined) this.finishRequest()
+  }
+
+  /** The caller takes more of the answer. */
+  onDrain(): void {
+    if (this.stream !== undefined) this.owner?.connection.resume(this.stream)
+  }
+
+  /** The caller went away, or its node did: nobody waits for the answer. */
+  onReset(): void {
+    this.finish(H2_ERROR.CANCEL)
+  }
+
+  private writeBody(chunk: Buffer): void {
+    const { stream, owner } = this
+    if (stream === undefined || owner === undefined || this.isDone) return
+    if (!this.head.chunked) {
+      this.bodyLeft -= chunk.length
+      if (this.bodyLeft < 0) return this.fail('bad-request', 'more body came than Content-Length says', false)
+    }
+    if (this.sent !== undefined) {
+      this.sentBytes += chunk.length
+      if (this.sentBytes > SENT_BYTES_MAX) this.sent = undefined
+      else this.sent.push(chunk)
+    }
+    if (!owner.connection.outbox.write(stream, chunk)) this.call.pause()
+  }
+
+  private finishRequest(): void {
+    const { stream, owner } = this
+    if (stream === undefined || owner === undefined || !this.hasBody) return
+    if (this.bodyLeft > 0) return this.fail('bad-request', 'less body came than Content-Length says', false)
+    const trailers = this.trailers === undefined ? undefined : h2TrailerFields(this.trailers)
+    if (trailers instanceof Http1Fault) {
+      return this.fail('bad-request', `the trailers from the mesh cannot be read: ${trailers.reason}`, false)
+    }
+    owner.connection.outbox.end(stream, trailers)
+  }
+
+  // The instance's side: the answer ----------------------------------------------------------------------------------
+
+  answerFields(fields: readonly HpackField[], ended: boolean): void {
+    if (this.isDone) return
+    if (this.hasAnswered) return this.answerTrailers(fields, ended)
+    const head = readH2Response(fields, this.head.method, ended)
+    if (head instanceof Http1Fault) return this.badAnswer(head.reason)
+    if (head.status >= 200) {
+      this.hasAnswered = true
+      this.sent = undefined
+      const isBodiless = this.head.method === 'HEAD' || head.status === 204 || head.status === 304
+      this.answerLeft = isBodiless ? 0 : head.contentLength
+    } else if (++this.interimHeads > INTERIM_HEADS_MAX) {
+      return this.badAnswer(`more than ${INTERIM_HEADS_MAX} interim (1xx) answers`)
+    }
+    // The ingress has settled 100-continue with its client already.
+    if (head.status !== 100) this.call.sendHead(this.forwarded(head))
+  }
+
+  private forwarded(head: ResponseHead): Buffer {
+    const framing = chooseAnswerFraming(head, this.head.method, 11, true)
+    return forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add: viaLine(this.deps.self.name) })
+  }
+
+  private answerTrailers(fields: readonly HpackField[], ended: boolean): void {
+    if (!ended) return this.badAnswer('a second head that is not the end of the stream')
+    const trailers = readH2Trailers(fields, 'bad-answer')
+    if (trailers instanceof Http1Fault) return this.badAnswer(trailers.reason)
+    if (trailers.length > 0) this.call.sendTrailers(trailers)
+  }
+
+  answerData(chunk: Buffer): void {
+    if (this.isDone || this.stream === undefined) return
+    if (!this.hasAnswered) return this.badAnswer('a body without a head')
+    if (this.answerLeft >= 0) {
+      this.answerLeft -= chunk.length
+      if (this.answerLeft < 0) return this.badAnswer('more body than its content-length says')
+    }
+    if (!this.call.write(chunk)) this.owner?.connection.pause(this.stream)
+  }
+
+  answerEnd(): void {
+    if (this.isDone) return
+    if (!this.hasAnswered) return this.badAnswer('the stream ended without an answer')
+    if (this.answerLeft > 0) return this.badAnswer('less body than its content-length says')
+    this.hasAnswerEnded = true
+    this.call.end()
+    // If the answer came before the whole request, the ingress will say so; a reset from here could overtake its end.
+    if (this.hasRequestEnded) this.finish(H2_ERROR.CANCEL)
+  }
+
+  requestDrain(): void {
+    this.call.resume()
+  }
+
+  answerReset(reset: H2Reset): void {
+    if (this.isDone) return
+    this.stream = undefined
+    // The answer is whole, and the instance does not want the rest of the request.
+    if (this.hasAnswerEnded) return
+    if (reset.unexecuted && this.sent !== undefined && !this.hasTriedAgain) return this.tryAgain()
+    this.fail(codeOf(reset), this.told(reset.reason), reset.unexecuted)
+  }
+
+  /** The instance closed its connection, or had no room on it, just as the call came: nothing was done with it. */
+  private tryAgain(): void {
+    const { instance, sent } = this
+    this.hasTriedAgain = true
+    this.early = sent ?? []
+    this.sent = []
+    this.sentBytes = 0
+    this.bodyLeft = this.head.contentLength
+    if (instance !== undefined) instance.inFlight--
+    this.instance = undefined
+    this.startConnecting(instance)
+  }
+
+  // The end ----------------------------------------------------------------------------------------------------------
+
+  private badAnswer(reason: string): void {
+    this.fail('bad-answer', this.told(reason), false)
+  }
+
+  private told(reason: string): string {
+    return `instance ${this.instance?.address} of ${this.open.service} at ${this.deps.self.name}: ${reason}`
+  }
+
+  private fail(code: CallReset['code'], reason: string, unexecuted: boolean): void {
+    if (this.isDone) return
+    this.call.reset({ code, reason, node: this.deps.self.id, unexecuted })
+    this.finish(code === 'bad-answer' ? H2_ERROR.PROTOCOL_ERROR : H2_ERROR.CANCEL)
+  }
+
+  private finish(code: H2ErrorCode): void {
+    if (this.isDone) return
+    this.isDone = true
+    this.early = []
+    const { stream, owner, instance } = this
+    if (instance !== undefined) instance.inFlight--
+    const hasEnded = stream?.hasSentEnd === true && stream.hasPeerEnded
+    if (stream !== undefined && !hasEnded) owner?.connection.reset(stream, code)
+    this.onDone()
+  }
+}
+
+function codeOf({ code, by, unexecuted }: H2Reset): CallReset['code'] {
+  if (unexecuted) return 'instance-refused'
+  if (by === 'peer' && code === H2_ERROR.CANCEL) return 'cancelled'
+  if (by === 'here' || code === H2_ERROR.HTTP_1_1_REQUIRED) return 'bad-answer'
+  // A connection that was not lost was ended here, because the instance broke the protocol.
+  return by === 'connection' && code !== H2_ERROR.CONNECT_ERROR ? 'bad-answer' : 'instance-lost'
+}
+
+/** Passes what the instance's stream tells to the call; a class of its own because both sides use the same words. */
+class AnswerSide implements H2StreamHandler {
+  private readonly egress: H2EgressCall
+
+  constructor(egress: H2EgressCall) {
+    this.egress = egress
+  }
+
+  onFields(fields: readonly HpackField[], ended: boolean): void {
+    this.egress.answerFields(fields, ended)
+  }
+
+  onData(chunk: Buffer): void {
+    this.egress.answerData(chunk)
+  }
+
+  onEnd(): void {
+    this.egress.answerEnd()
+  }
+
+  onDrain(): void {
+    this.egress.requestDrain()
+  }
+
+  onReset(reset: H2Reset): void {
+    this.egress.answerReset(reset)
+  }
+}

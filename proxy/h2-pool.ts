@@ -1,0 +1,214 @@
+import { connect, type Socket } from 'node:net'
+import { MeshError, type MeshErrorCode } from '../router/errors.ts'
+import { CONNECT_TIMEOUT_MS, parseAddress } from './address.ts'
+import { H2Connection, type H2ConnectionHandler } from './h2-connection.ts'
+import { H2_ERROR } from './h2-frame.ts'
+import type { H2Stream, H2StreamHandler } from './h2-stream.ts'
+
+/**
+ * How long a connection without a stream is kept. Shorter than what servers keep them for (nginx 75 s, grpc-go for ever);
+ * one that a server closes just then costs nothing but another try, since it says which streams it has not seen.
+ */
+const IDLE_MS = 60_000
+/** Connections to one instance: with 100 streams each, more calls than one process answers at once. Guess. */
+const CONNECTIONS_MAX = 32
+/** What an answer in HTTP/1 begins with, where frames were expected. */
+const NOT_H2 = 'it answers in HTTP/1.1; gRPC, and services of protocol h2, need HTTP/2 without TLS'
+const HTTP1 = Buffer.from('HTTP/1.', 'latin1')
+
+/** One HTTP/2 connection to an instance, shared by many calls. */
+export class H2InstanceConnection implements H2ConnectionHandler {
+  readonly connection: H2Connection
+  private readonly socket: Socket
+  private readonly nowMs: () => number
+  private readonly events: { onReady(): void; onClosed(error: MeshError): void }
+  private hasRead = false
+  private isClosed = false
+  /** Streams that were promised and not opened yet. */
+  private reserved = 0
+  idleSinceMs: number
+
+  /** `onClosed` comes once, when it takes no more streams; before `onReady` it says why it never will. */
+  constructor(socket: Socket, nowMs: () => number, events: { onReady(): void; onClosed(error: MeshError): void }) {
+    this.socket = socket
+    this.nowMs = nowMs
+    this.events = events
+    this.idleSinceMs = nowMs()
+    this.connection = new H2Connection({ socket, nowMs, handler: this }, { role: 'client' })
+  }
+
+  start(): void {
+    const { socket, connection } = this
+    socket.on('data', chunk => this.onBytes(chunk))
+    socket.on('drain', () => connection.onSocketDrain())
+    socket.on('end', () => socket.destroy())
+    socket.on('error', error => connection.lost(error.message))
+    socket.on('close', () => connection.lost('the instance closed the connection'))
+    connection.start()
+  }
+
+  /** Keeps room for one stream, if there is any; `openStream` or `release` must follow. */
+  reserve(): boolean {
+    if (this.connection.room <= this.reserved) return false
+    this.reserved++
+    return true
+  }
+
+  release(): void {
+    this.reserved--
+  }
+
+  openStream(handler: H2StreamHandler, fields: readonly string[], ended: boolean): H2Stream {
+    this.reserved--
+    return this.connection.openStream(handler, fields, ended)
+  }
+
+  private onBytes(chunk: Buffer): void {
+    if (!this.hasRead) {
+      this.hasRead = true
+      const bytes = Math.min(HTTP1.length, chunk.length)
+      if (chunk.compare(HTTP1, 0, bytes, 0, bytes) === 0) {
+        this.connection.lost(NOT_H2, H2_ERROR.HTTP_1_1_REQUIRED)
+        return
+      }
+    }
+    this.connection.push(chunk)
+  }
+
+  // What the connection tells ----------------------------------------------------------------------------------------
+
+  /** A server begins no streams: the connection refuses them. */
+  onStream(): H2StreamHandler {
+    return NO_HANDLER
+  }
+
+  onReady(): void {
+    this.events.onReady()
+  }
+
+  onGoaway(reason: string): void {
+    this.close('instance-refused', reason)
+  }
+
+  onStreamOver(): void {
+    this.idleSinceMs = this.nowMs()
+  }
+
+  onGone(reason: string): void {
+    this.close(reason === NOT_H2 ? 'bad-answer' : 'instance-refused', reason)
+    // What is left is a goodbye: whoever does not take it is not waited for.
+    this.socket.destroySoon()
+  }
+
+  private close(code: MeshErrorCode, reason: string): void {
+    if (this.isClosed) return
+    this.isClosed = true
+    this.events.onClosed(new MeshError(code, reason))
+  }
+}
+
+const NO_HANDLER: H2StreamHandler = { onFields() {}, onData() {}, onEnd() {}, onDrain() {}, onReset() {} }
+
+/** HTTP/2 connections to instances, without TLS and with prior knowledge. Calls share them; a full one brings another. */
+export class H2Pool {
+  private readonly nowMs: () => number
+  private readonly byAddress = new Map<string, Set<H2InstanceConnection>>()
+  private readonly connecting = new Map<string, Promise<void>>()
+  /** Also those that take no new calls any more. */
+  private readonly sockets = new Set<Socket>()
+
+  constructor(deps: { nowMs: () => number }) {
+    this.nowMs = deps.nowMs
+  }
+
+  get size(): number {
+    return this.sockets.size
+  }
+
+  stop(): void {
+    for (const socket of this.sockets) socket.destroy()
+  }
+
+  /** A connection with room reserved for one call; undefined: make one with `connect`. */
+  take(address: string): H2InstanceConnection | undefined {
+    const connections = this.byAddress.get(address)
+    if (connections !== undefined) for (const one of connections) if (one.reserve()) return one
+    return undefined
+  }
+
+  /**
+   * A connection with room reserved for one call; those who ask at the same time wait for the same one.
+   *
+   * Errors: rejects with Error when nobody listens there; with MeshError when somebody does: `bad-answer` if that does
+   * not speak HTTP/2, `instance-refused` if it goes away or says nothing, `overloaded` past `CONNECTIONS_MAX`.
+   * Nothing was sent in any case.
+   */
+  async connect(address: string): Promise<H2InstanceConnection> {
+    for (;;) {
+      const ready = this.take(address)
+      if (ready !== undefined) return ready
+      if ((this.byAddress.get(address)?.size ?? 0) >= CONNECTIONS_MAX) {
+        throw new MeshError('overloaded', `all ${CONNECTIONS_MAX} connections to it are full`)
+      }
+      await (this.connecting.get(address) ?? this.begin(address))
+    }
+  }
+
+  /** Closes connections nobody has used for long. */
+  sweep(): void {
+    const beforeMs = this.nowMs() - IDLE_MS
+    for (const connections of this.byAddress.values()) {
+      for (const { connection, idleSinceMs } of connections) {
+        if (connection.streamCount === 0 && idleSinceMs < beforeMs) connection.close()
+      }
+    }
+  }
+
+  private begin(address: string): Promise<void> {
+    const connecting = this.open(address).finally(() => this.connecting.delete(address))
+    this.connecting.set(address, connecting)
+    return connecting
+  }
+
+  private open(address: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ ...parseAddress(address), noDelay: true, allowHalfOpen: true })
+      this.sockets.add(socket)
+      const reason = `no answer in ${CONNECT_TIMEOUT_MS} ms`
+      const late = (): Error => (socket.connecting ? new Error(reason) : new MeshError('instance-refused', reason))
+      const timer = setTimeout(() => socket.destroy(late()), CONNECT_TIMEOUT_MS)
+      socket.once('error', reject)
+      socket.once('close', () => {
+        clearTimeout(timer)
+        this.sockets.delete(socket)
+        reject(new Error('closed while connecting'))
+      })
+      socket.once('connect', () => {
+        const connection: H2InstanceConnection = new H2InstanceConnection(socket, this.nowMs, {
+          onReady: () => {
+            clearTimeout(timer)
+            this.add(address, connection)
+            resolve()
+          },
+          onClosed: error => {
+            this.remove(address, connection)
+            reject(error)
+          },
+        })
+        connection.start()
+      })
+    })
+  }
+
+  private add(address: string, connection: H2InstanceConnection): void {
+    const connections = this.byAddress.get(address) ?? new Set()
+    connections.add(connection)
+    this.byAddress.set(address, connections)
+  }
+
+  private remove(address: string, connection: H2InstanceConnection): void {
+    const connections = this.byAddress.get(address)
+    connections?.delete(connection)
+    if (connections?.size === 0) this.byAddress.delete(address)
+  }
+}

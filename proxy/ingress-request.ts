@@ -1,0 +1,63 @@
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+import type { MeshErrorCode } from '../router/errors.ts'
+import type { ServiceName } from '../router/model.ts'
+import { fieldValue } from './http1-fields.ts'
+import type { RequestHead } from './http1-head.ts'
+import { serviceOf } from './service-name.ts'
+import { chooseTimeoutMs } from './timeout.ts'
+
+/** Fields that steer the mesh and end at the ingress, and the one that is written anew. */
+export const INGRESS_FIELDS = ['x-flatmesh-service', 'x-flatmesh-timeout', 'x-forwarded-for'] as const
+
+/** Why a request never becomes an exchange. */
+export interface Refusal {
+  readonly code: MeshErrorCode
+  readonly reason: string
+  readonly service?: ServiceName
+}
+
+/** What a request asks the mesh for, whatever protocol it came by. `timeoutMs`: as `chooseTimeoutMs` has it. */
+export function readWishes(
+  head: RequestHead,
+  self: { readonly name: string },
+  timeoutMs: number,
+): { readonly service: ServiceName; readonly timeoutMs: number } | Refusal {
+  const service = serviceOf(head)
+  if (head.method === 'CONNECT') {
+    return { code: 'bad-request', reason: 'CONNECT is not supported; use http:// addresses' }
+  }
+  if (service === undefined) {
+    const found = fieldValue(head.fields, 'x-flatmesh-service') ?? head.host
+    const reason = `"${found}" names no service; expected a host such as orders.mesh, or the field x-flatmesh-service`
+    return { code: 'unknown-service', reason }
+  }
+  const loop = `flatmesh-${self.name} (${service})`
+  if (head.fields.some((text, i) => i % 2 === 1 && text.includes(loop))) {
+    return { code: 'loop', reason: `the call has passed ${self.name} before, as a call for ${service}`, service }
+  }
+  const chosenMs = chooseTimeoutMs(fieldValue(head.fields, 'x-flatmesh-timeout'), timeoutMs)
+  if (chosenMs === undefined) {
+    return { code: 'bad-request', reason: 'x-flatmesh-timeout: expected a span such as 1500ms or 2s', service }
+  }
+  return { service, timeoutMs: chosenMs }
+}
+
+export function schemeOf(socket: Socket): 'http' | 'https' {
+  return socket instanceof TLSSocket ? 'https' : 'http'
+}
+
+/** Field lines that tell the instance who asked, for what, and through whom. */
+export function forwardedLines(
+  head: RequestHead,
+  service: ServiceName,
+  through: { readonly node: string; readonly address: string | undefined; readonly scheme: 'http' | 'https' },
+): string {
+  const address = through.address ?? 'unknown'
+  const earlier = fieldValue(head.fields, 'x-forwarded-for')
+  let lines = `Via: 1.1 flatmesh-${through.node} (${service})\r\n`
+  lines += `X-Forwarded-For: ${earlier === undefined ? address : `${earlier}, ${address}`}\r\n`
+  if (fieldValue(head.fields, 'x-forwarded-host') === undefined) lines += `X-Forwarded-Host: ${head.host}\r\n`
+  if (fieldValue(head.fields, 'x-forwarded-proto') === undefined) lines += `X-Forwarded-Proto: ${through.scheme}\r\n`
+  return lines
+}
