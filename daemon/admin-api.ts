@@ -3,7 +3,9 @@
  * node that cannot be reached, the cost of a route that cannot be used.
  *
  * Everywhere: `node` is a node's name, `id` its peer id; `via` names the relays of a path joined by `>`, and is empty
- * for this node itself and for a direct link; `…Ms` are milliseconds, `…AtMs` Unix milliseconds.
+ * for this node itself and for a direct link; `carrier` is what a call to that node takes now: `here` (this node itself),
+ * `direct`, `relayed via A>B`, `overlay` (a stream of the overlay's connection), and empty while there is no link for
+ * calls, which the next call then asks for; `…Ms` are milliseconds, `…AtMs` Unix milliseconds.
  */
 
 export type RouteState = 'ready' | 'no-healthy-instance' | 'unreachable' | 'draining'
@@ -18,6 +20,7 @@ export interface RouteView {
   readonly healthy: number
   readonly costMs: number | null
   readonly via: string
+  readonly carrier: string
   readonly state: RouteState
   /** Time since the owner's statement about this service was last new here. */
   readonly ageMs: number
@@ -40,6 +43,7 @@ export interface LinkView {
   readonly region: string
   readonly overlay: 'up' | 'down'
   readonly calls: 'up' | 'down'
+  readonly carrier: string
   readonly rttMs: number | null
   /** Share of heartbeats lost lately, 0..1. */
   readonly lossRatio: number
@@ -69,6 +73,7 @@ export interface ExplainCandidate {
   /** What `costMs` is the sum of. */
   readonly parts: { readonly rttMs: number | null; readonly hopsMs: number | null }
   readonly via: string
+  readonly carrier: string
   readonly instances: number
   readonly healthy: number
   readonly state: RouteState

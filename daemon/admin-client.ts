@@ -36,6 +36,7 @@ const LINK: Shape<LinkView> = {
   region: 'string',
   overlay: 'string',
   calls: 'string',
+  carrier: 'string',
   rttMs: 'number?',
   lossRatio: 'number',
   address: 'string',
@@ -59,6 +60,7 @@ const ROUTE: Shape<RouteView> = {
   healthy: 'number',
   costMs: 'number?',
   via: 'string',
+  carrier: 'string',
   state: 'string',
   ageMs: 'number',
 }
@@ -88,6 +90,7 @@ const CANDIDATE: Shape<ExplainCandidate> = {
   costMs: 'number?',
   parts: 'object',
   via: 'string',
+  carrier: 'string',
   instances: 'number',
   healthy: 'number',
   state: 'string',

@@ -36,8 +36,8 @@ test('nodes is a table for people', async () => {
 test('links is a table for people', async () => {
   expect((await ask(['links'])).out).toBe(
     [
-      'NODE    REGION            OVERLAY  CALLS  RTT MS  LOSS %  OPEN  FOR  ADDRESS',
-      'euw3-a  gcp-europe-west3  up       down     88.3     0.4    12   3m  198.51.100.4:4701',
+      'NODE    REGION            OVERLAY  CALLS  OVER  RTT MS  LOSS %  OPEN  FOR  ADDRESS',
+      'euw3-a  gcp-europe-west3  up       down   -       88.3     0.4    12   3m  198.51.100.4:4701',
       '',
     ].join('\n'),
   )
@@ -56,9 +56,9 @@ test('services is a table for people', async () => {
 
 test('routes is a table for people, of one service when it is named', async () => {
   const table = [
-    'SERVICE  NODE    REGION            PROTOCOL  HEALTHY  COST MS  VIA  STATE        AGE',
-    'orders   euw3-a  gcp-europe-west3  http          2/3     89.3  -    ready         4s',
-    'orders   apse-1  sg                http          1/1        -  -    unreachable  10m',
+    'SERVICE  NODE    REGION            PROTOCOL  HEALTHY  COST MS  VIA  OVER    STATE        AGE',
+    'orders   euw3-a  gcp-europe-west3  http          2/3     89.3  -    direct  ready         4s',
+    'orders   apse-1  sg                http          1/1        -  -    -       unreachable  10m',
     '',
   ].join('\n')
   expect((await ask(['routes'])).out).toBe(table)
@@ -71,9 +71,9 @@ test('explain says who is chosen, and why the others are not', async () => {
     out: [
       'a call for orders from use1-a goes to euw3-a',
       '',
-      'RANK  NODE    REGION            COST MS   RTT  HOPS  VIA  HEALTHY  WHY',
-      '   1  euw3-a  gcp-europe-west3     89.3  88.3   1.0  -        2/3  least cost',
-      ' out  apse-1  sg                      -     -     -  -        1/1  no path of live links leads there',
+      'RANK  NODE    REGION            COST MS   RTT  HOPS  VIA  OVER    HEALTHY  WHY',
+      '   1  euw3-a  gcp-europe-west3     89.3  88.3   1.0  -    direct      2/3  least cost',
+      ' out  apse-1  sg                      -     -     -  -    -           1/1  no path of live links leads there',
       '',
     ].join('\n'),
     err: '',

@@ -27,7 +27,8 @@ const links: Command = {
   count: [0, 0],
   summary: 'the links of this node to others',
   about:
-    'Lists this node’s links. OVERLAY is the connection for gossip, CALLS the one for calls, FOR how long the link is\n' +
+    'Lists this node’s links. OVERLAY is the connection for gossip, CALLS the one for calls, OVER what\n' +
+    'carries that one (direct, relayed via others, or a stream of the overlay), FOR how long the link is\n' +
     'in this state, LOSS the share of heartbeats lost, OPEN the calls in flight. Needs a running daemon.',
   example: 'flatmesh links',
   async run(invocation, io) {
@@ -110,6 +111,7 @@ function printExplain(io: Io, view: ExplainView): void {
     formatMs(candidate.parts.rttMs),
     formatMs(candidate.parts.hopsMs),
     showVia(candidate.via),
+    showVia(candidate.carrier),
     healthOf(candidate),
     candidate.why,
   ])
@@ -133,6 +135,7 @@ const LINK_COLUMNS = [
   shrinking('REGION'),
   fixed('OVERLAY'),
   fixed('CALLS'),
+  shrinking('OVER'),
   right('RTT MS'),
   right('LOSS %'),
   right('OPEN'),
@@ -154,6 +157,7 @@ const ROUTE_COLUMNS = [
   right('HEALTHY'),
   right('COST MS'),
   shrinking('VIA'),
+  shrinking('OVER'),
   shrinking('STATE'),
   right('AGE'),
 ]
@@ -165,6 +169,7 @@ const EXPLAIN_COLUMNS = [
   right('RTT'),
   right('HOPS'),
   shrinking('VIA'),
+  shrinking('OVER'),
   right('HEALTHY'),
   shrinking('WHY'),
 ]
@@ -203,6 +208,7 @@ function toLinkRow(view: LinkView): Cell[] {
     view.region,
     showState(view.overlay),
     showState(view.calls),
+    showVia(view.carrier),
     formatMs(view.rttMs),
     formatPercent(view.lossRatio),
     String(view.inFlight),
@@ -225,6 +231,7 @@ function toRouteRow(view: RouteView): Cell[] {
     healthOf(view),
     formatMs(view.costMs),
     showVia(view.via),
+    showVia(view.carrier),
     showState(view.state),
     formatSpan(view.ageMs),
   ]

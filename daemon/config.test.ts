@@ -42,6 +42,8 @@ test('three names are enough: everything else has a default', () => {
       { type: 'http', ttlMs: 30_000 },
     ],
     proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000 },
+    overlay: { fullMeshMax: 64 },
+    relay: true,
     log: { level: 'info' },
   })
 })
@@ -57,6 +59,8 @@ dial:
   apse-1: { calls: [10.8.0.2:4701] }
 registries: [{ type: http, ttlMs: 1000 }, { type: file, path: ../x.yaml }, { type: file }]
 proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1 }
+overlay: { fullMeshMax: 1000 }
+relay: false
 log: { level: debug }
 `
   expect(parseConfig(text, '/etc/fm/f.yaml')).toMatchObject({
@@ -79,6 +83,8 @@ log: { level: debug }
       { type: 'file', path: '/etc/fm/services.yaml' },
     ],
     proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1 },
+    overlay: { fullMeshMax: 1000 },
+    relay: false,
     log: { level: 'debug' },
   })
 })
@@ -106,6 +112,11 @@ test.each([
   ['listen: { admin: "[::]:1" }', 'the admin API has no authentication of its own'],
   ['listen: { admin: "unix:" }', 'listen.admin: found "unix:"; expected host:port on a loopback address'],
   [`listen: { admin: "unix:/${'a'.repeat(100)}" }`, 'expected a socket path of at most 94 bytes'],
+  ['relay: 1', 'f.yaml:4: relay: found 1 (a number); expected true or false'],
+  [
+    'overlay: { fullMeshMax: 0 }',
+    'f.yaml:4: overlay.fullMeshMax: found 0 (a number); expected a whole number from 1 to 1000',
+  ],
   ['dataDir: 7', 'f.yaml:4: dataDir: found 7 (a number); expected a folder'],
   ['dataDir: ""', 'f.yaml:4: dataDir: found ""; expected a folder'],
   ['advertise: 1.2.3.4', 'f.yaml:4: advertise: found "1.2.3.4"; expected a list'],

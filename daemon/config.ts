@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
 import { TTL_MAX_MS, TTL_MIN_MS } from '../registry/service-schema.ts'
 import { MeshError } from '../router/errors.ts'
+import { LINK_CHOICE_DEFAULTS } from '../router/link-choice.ts'
 import { SERVICE_NAME } from '../router/model.ts'
 import type { AdminAddress } from './address.ts'
 import { decodeAdminAddress, decodeHostPort, type HostPort, isHost, isLoopback, isOverlayMultiaddr } from './address.ts'
@@ -53,6 +54,11 @@ export interface ProxyConfig {
   readonly tls?: { readonly cert: string; readonly key: string }
 }
 
+export interface OverlayConfig {
+  /** Up to so many nodes, all keep links to all; beyond, each to its nearest, to a few others, and to those it calls. Default 64. Price: a heartbeat a second per link. */
+  readonly fullMeshMax: number
+}
+
 /** One daemon's settings: immutable, checked whole before anything opens. Each is documented in docs/config.md. */
 export interface Config {
   /** The file it was read from, absolute. Relative paths inside it start from its folder. */
@@ -75,6 +81,9 @@ export interface Config {
   /** Default: the file services.yaml, and http. */
   readonly registries: readonly RegistryConfig[]
   readonly proxy: ProxyConfig
+  readonly overlay: OverlayConfig
+  /** Whether this node passes calls on between others, unread. Default true. Price: their traffic, where nothing else gets through. */
+  readonly relay: boolean
   readonly log: {
     /** The least grave line written: error, warn, info or debug. Default info. Price: debug writes a line per event. */
     readonly level: LogLevel
@@ -87,17 +96,34 @@ export const CONFIG_DEFAULTS = {
   listen: { overlay: '0.0.0.0:4700', calls: '0.0.0.0:4701', http: '127.0.0.1:4780', admin: '127.0.0.1:4790' },
   registries: { path: 'services.yaml', ttlMs: 30_000 },
   proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000 },
+  overlay: { fullMeshMax: LINK_CHOICE_DEFAULTS.fullMeshMax },
+  relay: true,
   log: { level: 'info' },
 } as const
 
 /** Every key a config may hold, by the path of its parent; `*` stands for a name, `[]` for an item. docs/config.md has a row for each. */
 export const CONFIG_KEYS = {
-  '': ['mesh', 'node', 'region', 'dataDir', 'listen', 'advertise', 'join', 'dial', 'registries', 'proxy', 'log'],
+  '': [
+    'mesh',
+    'node',
+    'region',
+    'dataDir',
+    'listen',
+    'advertise',
+    'join',
+    'dial',
+    'registries',
+    'proxy',
+    'overlay',
+    'relay',
+    'log',
+  ],
   listen: ['overlay', 'calls', 'http', 'admin'],
   'dial.*': ['overlay', 'calls'],
   'registries[]': ['type', 'path', 'ttlMs'],
   proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs', 'tls'],
   'proxy.tls': ['cert', 'key'],
+  overlay: ['fullMeshMax'],
   log: ['level'],
 } as const
 
@@ -161,6 +187,8 @@ export function parseConfig(text: string, file: string, shownFile = file): Confi
     dial: readDial(reader, top('dial')),
     registries: readRegistries(reader, top('registries'), folder),
     proxy: readProxy(reader, top('proxy'), folder),
+    overlay: readOverlay(reader, top('overlay')),
+    relay: reader.scalar(top('relay'), 'true or false', decodeBoolean, CONFIG_DEFAULTS.relay) ?? CONFIG_DEFAULTS.relay,
     log: readLog(reader, top('log')),
   }
   if (config.node !== undefined && config.dial.has(config.node)) {
@@ -287,6 +315,11 @@ function readTls(reader: ConfigReader, place: Place, folder: string): Pick<Proxy
   return { tls: { cert: file('cert'), key: file('key') } }
 }
 
+function readOverlay(reader: ConfigReader, place: Place): OverlayConfig {
+  const field = reader.record(place, CONFIG_KEYS.overlay)
+  return { fullMeshMax: readWhole(reader, field('fullMeshMax'), 1, 1000, CONFIG_DEFAULTS.overlay.fullMeshMax) }
+}
+
 function readLog(reader: ConfigReader, place: Place): { level: LogLevel } {
   const field = reader.record(place, CONFIG_KEYS.log)
   const level = reader.scalar(field('level'), 'error, warn, info or debug', decodeLogLevel, CONFIG_DEFAULTS.log.level)
@@ -314,6 +347,10 @@ function decodeRegion(value: unknown): string | undefined {
 
 function decodePath(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' && !value.includes('\0') ? value : undefined
+}
+
+function decodeBoolean(value: unknown): boolean | undefined {
+  return typeof value === 'boolean' ? value : undefined
 }
 
 function decodeHost(value: unknown): string | undefined {

@@ -19,6 +19,7 @@ import type { Identity } from '../tunnel/identity.ts'
 import { JOIN_ALPN } from '../tunnel/join-message.ts'
 import { JoinLimit, serveJoin } from '../tunnel/join-server.ts'
 import { Libp2pOverlay } from '../tunnel/libp2p-overlay.ts'
+import { RELAY_DEFAULTS } from '../tunnel/relay.ts'
 import { signAs, verifySignature } from '../tunnel/signature.ts'
 import { decodeHostPort, formatAdminAddress, formatHostPort, type HostPort } from './address.ts'
 import { callAddresses, dialableHosts, overlayAddresses } from './addresses.ts'
@@ -26,12 +27,22 @@ import { AdminServer } from './admin.ts'
 import type { ListenView, StatusView } from './admin-api.ts'
 import type { Config } from './config.ts'
 import { KnownNodes } from './known-nodes.ts'
+import { LinkChooser, type LinkChooserOptions } from './link-chooser.ts'
+import { chooseRoute } from './relay-route.ts'
 import { RouterHost } from './router-host.ts'
 import { flatmeshVersion } from './version.ts'
 import { Views } from './views.ts'
 
 /** How long a stopping node still takes calls after it has said so: the time for word to reach everyone, p99 1 s at 50 nodes. */
 const LAME_MS = 1000
+/** How long a call waits for a link to the only place that can answer it: nobody else waits for its turn. A dial's own limit. */
+const ONLY_PLACE_WAIT_MS = 5000
+
+/** For tests of many daemons in one process: other numbers than the usual ones. */
+export interface DaemonOptions {
+  readonly links?: Partial<LinkChooserOptions>
+  readonly unwantedMs?: number
+}
 
 /**
  * One daemon: who is built from whom, and in what order they start and stop.
@@ -59,11 +70,12 @@ export class Daemon {
   private readonly egress: Egress
   private readonly host: RouterHost
   private readonly overlay: Libp2pOverlay
+  private readonly linkChooser: LinkChooser
   private readonly callPlane: CallPlane
   private readonly ingress: Ingress
   private readonly admin: AdminServer
 
-  constructor(config: Config, identity: Identity, log: Log) {
+  constructor(config: Config, identity: Identity, log: Log, options: DaemonOptions = {}) {
     const { nowMs } = this
     const me = { id: identity.nodeId, name: identity.name }
     this.config = config
@@ -101,15 +113,11 @@ export class Daemon {
       verify: verifySignature,
       random: Math.random,
     }
-    this.host = new RouterHost(
-      {
-        ...{ log, nowMs, router },
-        send: (to, bytes) => this.overlay.send(to, bytes),
-        onNode: (node, info) => this.onNode(node, info),
-      },
-      // Calls are not carried over relays yet, so a place that only a relay could reach is no candidate.
-      { hopsMax: 1 },
-    )
+    this.host = new RouterHost({
+      ...{ log, nowMs, router },
+      send: (to, bytes) => this.overlay.send(to, bytes),
+      onNode: (node, info) => this.onNode(node, info),
+    })
     const step = (event: RouterEvent): void => this.host.step(event)
     this.overlay = new Libp2pOverlay(
       {
@@ -121,9 +129,25 @@ export class Daemon {
           onLinkDown: (to, reason) => this.onLinkDown(to, reason),
           onRtt: (to, rttMs, lossRatio) => step({ type: 'rtt', to, rttMs, lossRatio }),
           onFrame: (from, bytes) => step({ type: 'frame', from, bytes }),
+          onCallStream: (from, stream) => this.callPlane.takeOverlay(from, stream),
         },
       },
-      { ...config.listen.overlay, join: config.join, advertise: config.advertise },
+      {
+        ...{ ...config.listen.overlay, join: config.join, advertise: config.advertise },
+        ...(options.unwantedMs !== undefined && { unwantedMs: options.unwantedMs }),
+      },
+    )
+    this.linkChooser = new LinkChooser(
+      {
+        self: identity.nodeId,
+        random: Math.random,
+        known: () => this.knownNodes.nodes.keys(),
+        inTable: () => [...this.host.router.table.nodeIds()].length - 1,
+        rttMs: node => this.rttMs(node),
+        linkCount: () => this.overlay.links().length,
+        choose: wanted => this.choose(wanted),
+      },
+      { fullMeshMax: config.overlay.fullMeshMax, ...options.links },
     )
     const joinDeps = {
       ...{ dataDir: config.dataDir, identity, log, limit: new JoinLimit(), clock: Date.now },
@@ -136,8 +160,17 @@ export class Daemon {
         accept: (call, open) => this.egress.accept(call, open),
         isMember: () => true,
         onExtraProtocol: socket => void serveJoin(joinDeps, socket),
+        rttMs: peer => this.rttMs(peer),
+        route: (peer, avoided) => chooseRoute(this.host.router.table, peer, avoided),
+        overlay: {
+          isLinked: peer => this.overlay.isLinked(peer),
+          open: (peer, timeoutMs) => this.overlay.openCalls(peer, timeoutMs),
+        },
       },
-      { listen: config.listen.calls, extraAlpn: [JOIN_ALPN] },
+      {
+        ...{ listen: config.listen.calls, extraAlpn: [JOIN_ALPN] },
+        relay: { ...RELAY_DEFAULTS, isOn: config.relay },
+      },
     )
 
     const { table } = this.host.router
@@ -170,6 +203,7 @@ export class Daemon {
     const calls = { host: listen.calls.host, port: (await this.callPlane.start()).port }
     for (const [node, known] of this.knownNodes.nodes) this.reach(node, known)
     const [overlayAt = ''] = await this.overlay.start()
+    this.linkChooser.start()
     const overlay = { host: listen.overlay.host, port: Number(/\/tcp\/(\d+)/.exec(overlayAt)?.[1]) }
     this.self = {
       ...this.self,
@@ -208,6 +242,7 @@ export class Daemon {
   /** Closes everything at once; safe at any stage of starting. */
   async stop(): Promise<void> {
     this.health.stop()
+    this.linkChooser.stop()
     await Promise.allSettled([this.ingress.stop(), this.admin.stop(), this.catalog.stop()])
     await Promise.allSettled([this.callPlane.stop(), this.overlay.stop()])
     this.pool.stop()
@@ -218,7 +253,11 @@ export class Daemon {
   // Between the parts ------------------------------------------------------------------------------------------------
 
   private open(target: Candidate, open: CallOpen): Call | undefined {
-    if (target.node !== this.identity.nodeId) return this.callPlane.open(target.node, open)
+    if (target.node !== this.identity.nodeId) {
+      this.linkChooser.onCall(target.node)
+      const isOnly = this.host.router.table.candidates(target.service).length === 1
+      return this.callPlane.open(target.node, open, isOnly ? ONLY_PLACE_WAIT_MS : undefined)
+    }
     const [mine, theirs] = createLocalCall()
     this.egress.accept(theirs, open)
     return mine
@@ -227,19 +266,31 @@ export class Daemon {
   private onLinkUp(to: NodeId, rttMs: number): void {
     this.log.info({ link: this.nameOf(to), rttMs: Math.round(rttMs * 10) / 10 }, 'an overlay link is up')
     this.host.step({ type: 'link-up', to, rttMs })
+    this.callPlane.want(to)
     this.callPlane.nudge(to)
   }
 
   private onLinkDown(to: NodeId, reason: string): void {
     this.log.info({ link: this.nameOf(to), reason }, 'an overlay link is down')
     this.host.step({ type: 'link-down', to })
+    // Calls in flight go on, and a call that comes still asks for a link; but nobody dials for its own sake any more.
+    this.callPlane.unwant(to)
+  }
+
+  /** A link for calls is kept beside each link of the overlay that this node wants; what the other end wants, it keeps. */
+  private choose(wanted: ReadonlySet<NodeId> | undefined): void {
+    this.overlay.choose(wanted)
+    for (const { node } of this.overlay.links()) {
+      if (wanted === undefined || wanted.has(node)) this.callPlane.want(node)
+      else this.callPlane.unwant(node)
+    }
   }
 
   private onNode(node: NodeId, info: NodeInfo | undefined): void {
     if (node === this.identity.nodeId) return
     if (info === undefined) {
       // Its addresses stay, and the overlay goes on dialling: what was split for long must find together by itself.
-      this.callPlane.unwant(node)
+      this.callPlane.forget(node)
       return
     }
     const proven = this.provenNames.get(node)
@@ -248,15 +299,19 @@ export class Daemon {
       return
     }
     const known = { name: info.name, overlay: info.overlay, calls: info.calls }
+    if (!this.knownNodes.nodes.has(node)) this.linkChooser.onNews()
     this.knownNodes.set(node, known)
     this.reach(node, known)
+    // Whatever it said, it is there: what failed before is tried again.
+    if (info.state === 'draining') this.callPlane.leaveRelay(node)
+    else this.callPlane.nudge(node)
   }
 
-  /** Keeps links to a node, at the addresses it advertises or at those the operator gave for it. */
+  /** Says where a node is, to those that dial it: at the addresses it advertises or at those the operator gave for it. */
   private reach(node: NodeId, known: { name: string; overlay: readonly string[]; calls: readonly string[] }): void {
     const given = this.config.dial.get(known.name)
     this.overlay.learn(node, given?.overlay ?? known.overlay, given?.overlay !== undefined)
-    this.callPlane.want(node, given?.calls ?? known.calls)
+    this.callPlane.learn(node, given?.calls ?? known.calls)
   }
 
   private verifyProof(proof: Uint8Array): NodeId | undefined {
@@ -288,6 +343,10 @@ export class Daemon {
   private advertise(): string[] {
     const at: HostPort | undefined = decodeHostPort(this.listen.overlay)
     return at === undefined ? [] : dialableHosts(at.host, this.config.advertise)
+  }
+
+  private rttMs(node: NodeId): number | undefined {
+    return this.host.router.table.path(node)?.rttMs
   }
 
   private nameOf(node: NodeId): string {

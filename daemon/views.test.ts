@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { Catalog } from '../registry/catalog.ts'
 import { encodeLinkInfo, encodeNodeInfo, encodeServiceInfo, linkKey, NODE_KEY, serviceKey } from '../router/entry.ts'
 import { silentLog } from '../router/log.ts'
-import type { NodeInfo, ServiceInfo } from '../router/model.ts'
+import type { NodeId, NodeInfo, ServiceInfo } from '../router/model.ts'
 import { Router } from '../router/router.ts'
 import type { CallPlane } from '../tunnel/call-plane.ts'
 import type { Overlay, OverlayLink } from '../tunnel/overlay.ts'
@@ -60,15 +60,25 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
     send() {},
     learn() {},
     forget() {},
+    choose() {},
+    isLinked: () => true,
+    openCalls: () => Promise.reject(new Error('no streams here')),
     links: () => [overlayLink],
   }
   const callLinks = [
     { peer: 'id-near', state: 'up', address: 'near:1', calls: 3 },
     { peer: 'id-near', state: 'retiring', address: 'near:1', calls: 2 },
   ]
+  const carriers = new Map([
+    ['id-near', { carrier: 'direct', via: [] }],
+    ['id-far', { carrier: 'relayed', via: ['id-near', 'id-lost'] }],
+  ])
   const views = new Views({
     ...{ identity, version: '1.2.3', router, overlay, http: undefined, nowMs: () => NOW_MS },
-    callPlane: { links: () => callLinks } as unknown as CallPlane,
+    callPlane: {
+      links: () => callLinks,
+      linkTo: (peer: NodeId) => carriers.get(peer),
+    } as unknown as CallPlane,
     catalog: new Catalog({ sources: [], log: silentLog }),
     state: () => 'up',
     listen: () => ({ overlay: 'o:1', calls: 'c:2', http: 'h:3', admin: 'a:4' }),
@@ -104,10 +114,14 @@ describe('the views', () => {
     const orders = createViews()
       .views.routes()
       .filter(({ service }) => service === 'orders')
-    expect(orders.map(({ node, state, costMs, via, ageMs }) => [node, state, costMs, via, ageMs])).toEqual([
-      ['far', 'ready', 34, 'near', 3000],
-      ['near', 'no-healthy-instance', 12, '', 3000],
-      ['lost', 'unreachable', null, '', 3000],
+    const cells = orders.map(({ node, state, costMs, via, carrier, ageMs }) => [
+      ...[node, state, costMs, via],
+      ...[carrier, ageMs],
+    ])
+    expect(cells).toEqual([
+      ['far', 'ready', 34, 'near', 'relayed via near>lost', 3000],
+      ['near', 'no-healthy-instance', 12, '', 'direct', 3000],
+      ['lost', 'unreachable', null, '', '', 3000],
     ])
     expect(JSON.parse(JSON.stringify(orders))).toEqual(orders)
   })
@@ -127,6 +141,7 @@ describe('the views', () => {
       ['near', null, 'out: none of its 2 instances is healthy'],
       ['lost', null, 'out: no path of live links leads there'],
     ])
+    expect(explained.candidates.map(({ carrier }) => carrier)).toEqual(['relayed via near>lost', 'direct', ''])
     expect(explained.candidates[0]?.parts).toEqual({ rttMs: 30, hopsMs: 4 })
     expect(explained.summary).toContain('answered at far, 34 ms away; 1 of 3 places can answer')
   })
@@ -140,12 +155,18 @@ describe('the views', () => {
 
   test('a service answered here says so', () => {
     const explained = createViews().views.explain('billing')
-    expect(explained.candidates[0]).toMatchObject({ rank: 1, why: 'this node itself: no travel', costMs: 0 })
+    expect(explained.candidates[0]).toMatchObject({
+      rank: 1,
+      carrier: 'here',
+      why: 'this node itself: no travel',
+      costMs: 0,
+    })
     expect(explained.summary).toContain('answered here')
   })
 
   test('links join what the overlay and the call plane know, and list nodes without a link as down', () => {
     const links = createViews().views.links()
+    expect(links.map(({ carrier }) => carrier)).toEqual(['relayed via near>lost', '', '', 'direct'])
     expect(links.map(({ node, overlay, calls, inFlight }) => [node, overlay, calls, inFlight])).toEqual([
       ['far', 'down', 'down', 0],
       ['id-nameless', 'down', 'down', 0],

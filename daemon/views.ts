@@ -111,6 +111,7 @@ export class Views implements AdminBackend {
         region: info?.region ?? '',
         overlay: link === undefined ? 'down' : 'up',
         calls: up === undefined ? 'down' : 'up',
+        carrier: this.carrier(id),
         rttMs: link === undefined ? null : round(link.rttMs),
         lossRatio: link === undefined ? 0 : Math.round(link.lossRatio * 1000) / 1000,
         address: up?.address ?? link?.address ?? info?.calls[0] ?? '',
@@ -160,6 +161,7 @@ export class Views implements AdminBackend {
         costMs: finite(route.costMs),
         parts: { rttMs: finite(route.rttMs), hopsMs: finite(route.costMs - route.rttMs) },
         via: this.via(route.path),
+        carrier: this.carrier(route.node),
         instances: route.instances,
         healthy: route.healthy,
         state: route.state,
@@ -214,16 +216,25 @@ export class Views implements AdminBackend {
 
   private routeView(route: TableRoute): RouteView {
     const { service, name: node, region, protocol, instances, healthy, state } = route
-    const via = this.via(route.path)
+    const [via, carrier] = [this.via(route.path), this.carrier(route.node)]
     const ageMs = Math.max(0, Math.round(this.deps.nowMs() - route.sinceMs))
-    return { service, node, region, protocol, instances, healthy, costMs: finite(route.costMs), via, state, ageMs }
+    const costMs = finite(route.costMs)
+    return { service, node, region, protocol, instances, healthy, costMs, via, carrier, state, ageMs }
+  }
+
+  private carrier(node: NodeId): string {
+    if (node === this.deps.identity.nodeId) return 'here'
+    const link = this.deps.callPlane.linkTo(node)
+    if (link === undefined) return ''
+    return link.carrier === 'relayed' ? `relayed via ${this.names(link.via)}` : link.carrier
   }
 
   private via(path: readonly NodeId[]): string {
-    return path
-      .slice(0, -1)
-      .map(id => this.deps.router.table.nodeInfo(id)?.name ?? id)
-      .join('>')
+    return this.names(path.slice(0, -1))
+  }
+
+  private names(nodes: readonly NodeId[]): string {
+    return nodes.map(id => this.deps.router.table.nodeInfo(id)?.name ?? id).join('>')
   }
 }
 

@@ -55,6 +55,8 @@ export class Exchange {
   private readonly deps: ExchangeDeps
   private readonly client: ExchangeClient
   private readonly tried = new Set<NodeId>()
+  /** A place that was not at fault when a relay on the way to it was lost: it may be tried once more, on another way. */
+  private again: { readonly node: NodeId; isUsed: boolean } | undefined
   /** Bytes of the body so far, for another try; undefined once they are too many or an answer has begun. */
   private replay: Buffer[] | undefined = []
   private replayBytes = 0
@@ -202,7 +204,11 @@ export class Exchange {
   private nextCandidate(): Candidate | undefined {
     const candidates = this.deps.candidates(this.request.service)
     if (this.tried.size === 0) return candidates[0]
-    return candidates.find(candidate => !this.tried.has(candidate.node))
+    const fresh = candidates.find(candidate => !this.tried.has(candidate.node))
+    const { again } = this
+    if (fresh !== undefined || again === undefined || again.isUsed) return fresh
+    again.isUsed = true
+    return candidates.find(candidate => candidate.node === again.node)
   }
 
   private sendAgain(call: Call): void {
@@ -267,7 +273,11 @@ export class Exchange {
     this.call = undefined
     const { code, reason } = reset
     if (!this.isAnswered) {
-      this.attempts.push({ node: this.target?.name ?? '', code, reason })
+      const { target } = this
+      this.attempts.push({ node: target?.name ?? '', code, reason })
+      if (code === 'link-lost' && target !== undefined && target.path.length > 1) {
+        this.again ??= { node: target.node, isUsed: false }
+      }
       if (mayRetry(this.request.method, reset, { answered: false, bodyReplayable: this.replay !== undefined })) {
         this.deps.counters.retries++
         this.attempt()

@@ -19,6 +19,7 @@ const STATUS: Partial<Record<MeshErrorCode, number>> = {
   'no-healthy-place': GRPC_STATUS.UNAVAILABLE,
   unreachable: GRPC_STATUS.UNAVAILABLE,
   'link-lost': GRPC_STATUS.UNAVAILABLE,
+  'relay-refused': GRPC_STATUS.UNAVAILABLE,
   'instance-refused': GRPC_STATUS.UNAVAILABLE,
   'instance-lost': GRPC_STATUS.UNAVAILABLE,
   deadline: GRPC_STATUS.DEADLINE_EXCEEDED,

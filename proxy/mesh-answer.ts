@@ -27,6 +27,7 @@ const STATUS: Partial<Record<MeshErrorCode, readonly [number, string]>> = {
   'instance-lost': [502, 'Bad Gateway'],
   'link-lost': [502, 'Bad Gateway'],
   unreachable: [502, 'Bad Gateway'],
+  'relay-refused': [502, 'Bad Gateway'],
   'instance-refused': [503, 'Service Unavailable'],
   'no-healthy-place': [503, 'Service Unavailable'],
   draining: [503, 'Service Unavailable'],

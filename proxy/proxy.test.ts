@@ -36,6 +36,8 @@ class Bench {
   readonly places = new Map<string, { egress: Egress; instances: Instances }>()
   readonly opened: string[] = []
   order: string[] = []
+  /** On the way to every place. */
+  relays: string[] = []
   port = 0
   ingress: Ingress | undefined
   onOpen: ((node: string, call: Call, open: CallOpen) => boolean) | undefined
@@ -68,7 +70,7 @@ class Bench {
         nowMs,
         knows: service => [...this.places.values()].some(place => place.instances.has(service)),
         candidates: service =>
-          this.order.filter(n => this.places.get(n)?.instances.has(service)).map(candidate(service)),
+          this.order.filter(n => this.places.get(n)?.instances.has(service)).map(candidate(service, this.relays)),
         open: (target, open) => this.open(target.name, open),
       },
       { host: '127.0.0.1', port: 0, timeoutMs: 10_000, retryBodyBytes: 65_536, ...INGRESS_DEFAULTS, ...options },
@@ -112,7 +114,7 @@ interface Answer {
   body: string
 }
 
-function candidate(service: string): (name: string) => Candidate {
+function candidate(service: string, relays: readonly string[]): (name: string) => Candidate {
   return name => ({
     service,
     node: `id-${name}`,
@@ -123,7 +125,7 @@ function candidate(service: string): (name: string) => Candidate {
     healthy: 1,
     weight: 1,
     labels: {},
-    path: [`id-${name}`],
+    path: [...relays, `id-${name}`],
     rttMs: 1,
     costMs: 1,
   })
@@ -322,6 +324,35 @@ describe('another try', () => {
     expect(post.status).toBe(502)
     expect(post.headers['x-flatmesh-error']).toBe('instance-lost')
     expect(JSON.parse(post.body)).toMatchObject({ error: { attempts: [{ node: 'b', code: 'instance-lost' }] } })
+  })
+
+  test('goes to the same place once more when a relay on the way to it was lost, and to others first', async () => {
+    const address = await serve((_request, response) => response.end('alive'))
+    const bench = await new Bench().place('c', { orders: [address] }).start()
+    let losses = 1
+    bench.onOpen = (_node, call) => {
+      if (losses <= 0) return false
+      losses -= 1
+      call.handler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
+      const reset = { code: 'link-lost' as const, reason: 'gone', node: 'id-relay', unexecuted: false }
+      setImmediate(() => call.reset(reset))
+      return true
+    }
+    // Without a relay on the way, it was the place's own link.
+    expect((await bench.call('/')).headers['x-flatmesh-error']).toBe('link-lost')
+    bench.relays = ['id-relay']
+    losses = 1
+    expect((await bench.call('/')).body).toBe('alive')
+    losses = 1
+    expect((await bench.call('/', { method: 'POST', body: 'once' })).headers['x-flatmesh-error']).toBe('link-lost')
+    losses = 2
+    expect((await bench.call('/')).headers['x-flatmesh-error']).toBe('link-lost')
+    expect(bench.opened).toEqual(['c', 'c', 'c', 'c', 'c', 'c'])
+    bench.place('d', { orders: [address] })
+    bench.opened.length = 0
+    losses = 2
+    expect((await bench.call('/')).body).toBe('alive')
+    expect(bench.opened).toEqual(['c', 'd', 'c'])
   })
 
   test('is never made once an answer has begun: the connection is cut instead', async () => {

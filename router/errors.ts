@@ -25,6 +25,7 @@ export type MeshErrorCode =
   | 'unknown-service'
   | 'no-healthy-place'
   | 'unreachable'
+  | 'relay-refused'
   | 'link-lost'
   | 'instance-refused'
   | 'instance-lost'

@@ -7,9 +7,9 @@ import { CALL_WINDOW_BYTES } from '../proxy/call.ts'
 import { silentLog } from '../router/log.ts'
 import { ACCEPTOR, callContract, DIALLER, openOf, until, Witness } from './call-contract.ts'
 import { CALL_LINK_DEFAULTS, CallLink, type CallLinkOptions } from './call-link.ts'
-import type { Clock } from './carrier.ts'
 import { encodeGoAway, encodeHello, encodeU32, FRAME, FrameDecoder, LAST_ID_ANY } from './frame.ts'
 import { FrameBatch } from './frame-batch.ts'
+import { HandClock } from './hand-clock-fixture.ts'
 import { SILENCE_MS, TICK_MS } from './heartbeat.ts'
 import { type MemoryCarrier, memoryCarriers } from './memory-carrier.ts'
 import { createTestMesh } from './test-identities.ts'
@@ -53,34 +53,6 @@ callContract('a TLS socket', async () => {
     sever: () => other.destroy(),
   }
 })
-
-/** Time that moves when told to. */
-class HandClock implements Clock {
-  #nowMs = 0
-  readonly #tasks = new Set<{ atMs: number; everyMs: number; run: () => void }>()
-  nowMs(): number {
-    return this.#nowMs
-  }
-  after(delayMs: number, run: () => void): () => void {
-    return this.#add({ atMs: this.#nowMs + delayMs, everyMs: 0, run })
-  }
-  every(periodMs: number, run: () => void): () => void {
-    return this.#add({ atMs: this.#nowMs + periodMs, everyMs: periodMs, run })
-  }
-  advance(ms: number): void {
-    this.#nowMs += ms
-    for (const task of [...this.#tasks]) {
-      if (task.atMs > this.#nowMs || !this.#tasks.has(task)) continue
-      if (task.everyMs === 0) this.#tasks.delete(task)
-      else task.atMs = this.#nowMs + task.everyMs
-      task.run()
-    }
-  }
-  #add(task: { atMs: number; everyMs: number; run: () => void }): () => void {
-    this.#tasks.add(task)
-    return () => this.#tasks.delete(task)
-  }
-}
 
 describe('a link whose peer is a script', () => {
   const links: CallLink[] = []

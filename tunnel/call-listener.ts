@@ -1,5 +1,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
+import type { Duplex } from 'node:stream'
+import { createServer as createTlsServer, type TLSSocket, type TlsOptions, type Server as TlsServer } from 'node:tls'
+import type { Call } from '../proxy/call.ts'
 import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
 import type { Identity } from './identity.ts'
@@ -18,10 +20,22 @@ export interface CallListenerOptions {
   readonly connectionsPerIpPerSecondMax: number
 }
 
+/** Where a stream that is not a connection to the port comes from. */
+export interface StreamOrigin {
+  readonly kind: 'relayed' | 'overlay'
+  /** Who is said to speak: it has yet to prove it. */
+  readonly peer: NodeId
+  /** The relays that passed it on, the nearest to this node first; empty for a stream of the overlay. */
+  readonly via: readonly NodeId[]
+  /** Of a relayed stream: the call that carries it here. */
+  readonly call?: Call
+}
+
 export interface CallListenerDeps {
   readonly identity: Identity
   readonly isMember: (node: NodeId) => boolean
-  readonly onPeer: (socket: TLSSocket, peer: NodeId) => void
+  /** `origin` undefined: a connection to the port. */
+  readonly onPeer: (socket: TLSSocket, peer: NodeId, origin: StreamOrigin | undefined) => void
   readonly onExtraProtocol: (socket: TLSSocket, alpn: string) => void
   /** A connection was turned away; `who` is the address it came from. */
   readonly onRefused: (kind: 'stranger' | 'handshake' | 'flood', who: string, reason: string) => void
@@ -40,10 +54,11 @@ export class CallListener {
   #server: Server | undefined
   #tls: TlsServer | undefined
   /** By remote address and port, which the raw and the TLS socket of a connection share. */
-  readonly #unproven = new Map<string, Socket>()
+  readonly #unproven = new Map<string, Duplex>()
   readonly #unprovenByIp = new Map<string, number>()
   readonly #newByIp = new Map<string, number>()
   #second = 0
+  #streams = 0
   #closed: Promise<void> | undefined
 
   constructor(deps: CallListenerDeps, options: CallListenerOptions) {
@@ -53,22 +68,12 @@ export class CallListener {
 
   /** Rejects with MeshError `port-in-use` or `bad-config` if the address cannot be used. */
   async start(): Promise<AddressInfo> {
-    const { identity, onRefused } = this.#deps
+    const { onRefused } = this.#deps
     const { host, port } = this.#options.listen
-    const tls = createTlsServer(
-      {
-        key: identity.keyPem,
-        cert: identity.certificatePem,
-        ca: identity.rootPem,
-        minVersion: 'TLSv1.3',
-        requestCert: true,
-        // Judged in #onSecure: a node that is joining has no certificate yet and speaks an extra protocol.
-        rejectUnauthorized: false,
-        ALPNProtocols: [CALLS_ALPN, ...this.#options.extraAlpn],
-        handshakeTimeout: this.#options.handshakeTimeoutMs,
-      },
-      socket => this.#onSecure(socket),
-    )
+    const tls = createTlsServer(this.#tlsOptions([CALLS_ALPN, ...this.#options.extraAlpn]), socket => {
+      this.#leaveUnproven(connectionKey(socket), socket.remoteAddress ?? '?')
+      this.#onSecure(socket, socket.remoteAddress ?? '?', undefined)
+    })
     tls.on('tlsClientError', (error, socket) => {
       onRefused('handshake', socket.remoteAddress ?? '?', error.message)
       this.#leaveUnproven(connectionKey(socket), socket.remoteAddress ?? '?')
@@ -89,6 +94,36 @@ export class CallListener {
     return address
   }
 
+  /**
+   * Takes a stream that did not come by the port: the same handshake, the same proofs, the same limits. Strangers cannot
+   * bring one, for it came over a link with a member; but who speaks on it has yet to be proven.
+   */
+  take(stream: Duplex, origin: StreamOrigin): void {
+    const { onRefused } = this.#deps
+    stream.on('error', () => {})
+    const refusal = this.#closed === undefined ? this.#refusal(origin.peer) : 'this node takes no new links'
+    if (refusal !== undefined) {
+      onRefused('flood', origin.peer, refusal)
+      stream.destroy()
+      return
+    }
+    const key = `stream ${this.#streams++}`
+    this.#enterUnproven(key, origin.peer, stream)
+    stream.once('close', () => this.#leaveUnproven(key, origin.peer))
+    // One for each, because what it takes does not say where it comes from. It listens nowhere, and costs 0.3 ms.
+    const tls = createTlsServer(this.#tlsOptions([CALLS_ALPN]), socket => {
+      this.#leaveUnproven(key, origin.peer)
+      this.#onSecure(socket, origin.peer, origin)
+    })
+    tls.on('tlsClientError', (error, socket) => {
+      onRefused('handshake', origin.peer, error.message)
+      this.#leaveUnproven(key, origin.peer)
+      socket.destroy()
+      stream.destroy()
+    })
+    tls.emit('connection', stream)
+  }
+
   /** Takes no further connection; those that are proven go on. Resolves when the last of them is closed. */
   close(): Promise<void> {
     const server = this.#server
@@ -96,6 +131,21 @@ export class CallListener {
     this.#closed ??= new Promise(resolve => server.close(() => resolve()))
     for (const socket of [...this.#unproven.values()]) socket.destroy()
     return this.#closed
+  }
+
+  #tlsOptions(protocols: string[]): TlsOptions {
+    const { identity } = this.#deps
+    return {
+      key: identity.keyPem,
+      cert: identity.certificatePem,
+      ca: identity.rootPem,
+      minVersion: 'TLSv1.3',
+      requestCert: true,
+      // Judged in #onSecure: a node that is joining has no certificate yet and speaks an extra protocol.
+      rejectUnauthorized: false,
+      ALPNProtocols: protocols,
+      handshakeTimeout: this.#options.handshakeTimeoutMs,
+    }
   }
 
   #onConnection(socket: Socket): void {
@@ -107,8 +157,7 @@ export class CallListener {
       return
     }
     const key = connectionKey(socket)
-    this.#unproven.set(key, socket)
-    this.#unprovenByIp.set(ip, (this.#unprovenByIp.get(ip) ?? 0) + 1)
+    this.#enterUnproven(key, ip, socket)
     socket.once('close', () => this.#leaveUnproven(key, ip))
     socket.on('error', () => {})
     this.#tls?.emit('connection', socket)
@@ -135,12 +184,11 @@ export class CallListener {
     return undefined
   }
 
-  #onSecure(socket: TLSSocket): void {
-    const { deps, ip } = { deps: this.#deps, ip: socket.remoteAddress ?? '?' }
-    this.#leaveUnproven(connectionKey(socket), ip)
+  #onSecure(socket: TLSSocket, who: string, origin: StreamOrigin | undefined): void {
+    const deps = this.#deps
     socket.on('error', () => {})
     const refuse = (reason: string): void => {
-      deps.onRefused('stranger', ip, reason)
+      deps.onRefused('stranger', who, reason)
       socket.destroy()
     }
     const alpn = socket.alpnProtocol
@@ -156,7 +204,14 @@ export class CallListener {
     if ('reason' in proven) refuse(proven.reason)
     else if (proven.node === deps.identity.nodeId) refuse('expected another node, found this one')
     else if (!deps.isMember(proven.node)) refuse(`expected a member of this mesh, found ${proven.node}`)
-    else deps.onPeer(socket, proven.node)
+    else if (origin !== undefined && proven.node !== origin.peer)
+      refuse(`expected ${origin.peer}, found ${proven.node}`)
+    else deps.onPeer(socket, proven.node, origin)
+  }
+
+  #enterUnproven(key: string, from: string, stream: Duplex): void {
+    this.#unproven.set(key, stream)
+    this.#unprovenByIp.set(from, (this.#unprovenByIp.get(from) ?? 0) + 1)
   }
 
   #leaveUnproven(key: string, ip: string): void {

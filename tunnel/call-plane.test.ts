@@ -100,7 +100,7 @@ describe('the call plane', () => {
     expect(asked.map(({ text }) => text)).toEqual(['a', 'b'])
     await until(() => one.plane.links()[0]?.rttMs !== undefined, 'the round trip is known')
     expect(one.plane.links()).toMatchObject([
-      { peer: two.peer, state: 'up', carrier: 'tls', dialled: true, calls: 0, address: two.address },
+      { peer: two.peer, state: 'up', carrier: 'direct', dialled: true, calls: 0, address: two.address },
     ])
     expect(two.plane.links()).toMatchObject([{ peer: one.peer, state: 'up', dialled: false }])
     expect([one.changes, two.changes]).toEqual([[`up ${two.peer}`], [`up ${one.peer}`]])
@@ -307,7 +307,9 @@ describe('the call plane', () => {
     })
     await until(() => crossing.resets.length === 1, 'the crossing call was reset')
     expect(crossing.resets).toMatchObject([{ code: 'draining', unexecuted: true }])
-    expect(one.plane.open(two.peer, openOf('orders'))).toBeUndefined()
+    const late = ask(one.plane, two.peer)
+    await until(() => late.resets.length === 1, 'a later call was reset')
+    expect(late.resets).toMatchObject([{ code: 'unreachable', unexecuted: true }])
     expect(one.changes).toEqual([`up ${two.peer}`, `down ${two.peer}`])
     const refused = connectTcp(two.port, '127.0.0.1')
     const [error] = (await once(refused, 'error')) as [NodeJS.ErrnoException]

@@ -1,17 +1,25 @@
+import type { Duplex } from 'node:stream'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import type { AcceptCall, Call, CallOpen } from '../proxy/call.ts'
-import { MeshError } from '../router/errors.ts'
+import type { MeshError, MeshErrorCode } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
+import { CallDuplex } from './call-duplex.ts'
 import { CALL_LINK_DEFAULTS, CallLink, type CallLinkOptions, type CallLinkState } from './call-link.ts'
-import { CallListener } from './call-listener.ts'
-import { type Clock, systemClock } from './carrier.ts'
+import { CallListener, type StreamOrigin } from './call-listener.ts'
+import { type CarrierKind, type Clock, systemClock } from './carrier.ts'
 import type { Identity } from './identity.ts'
+import { carrierRank, DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
+import { PendingCall } from './pending-call.ts'
+import { RELAY_DEFAULTS, Relay, type RelayCounts, type RelayOptions } from './relay.ts'
+import { encodeRoute, NODES_MAX as ROUTE_NODES_MAX, type Route } from './route.ts'
 import { TlsCarrier } from './tls-carrier.ts'
-import { type Dial, dialPeer, meshSecureContext } from './tls-peer.ts'
+import { meshSecureContext } from './tls-peer.ts'
 
 /** Links one peer may hold: the one in use, its successor, and a few that finish long calls. */
 const LINKS_PER_PEER_MAX = 8
+/** Calls that wait for a link to one peer; one more is not taken. A call that waits holds its head and up to 64 KiB. */
+const WAITING_MAX = 1_024
 /** One line per peer or address in this time, however often it misbehaves. */
 const LOG_PERIOD_MS = 60_000
 /** Peers and addresses remembered for that; beyond, logging pauses rather than memory growing. */
@@ -26,51 +34,67 @@ export interface CallPlaneDeps {
   readonly onLinkChange?: (peer: NodeId, up: boolean) => void
   /** A connection that asked for one of `extraAlpn`; it may hold no certificate. The taker bounds and closes it. */
   readonly onExtraProtocol?: (socket: TLSSocket, alpn: string) => void
+  /** The round trip to a peer, if it is known: how long a dial may take. */
+  readonly rttMs?: (peer: NodeId) => number | undefined
+  /** The nodes that calls to `peer` would pass, the peer last, none of `avoided` before it. Default: nothing is relayed. */
+  readonly route?: (peer: NodeId, avoided: ReadonlySet<NodeId>) => readonly NodeId[] | undefined
+  /** The overlay, which carries links where nothing else gets through. Default: it does not. */
+  readonly overlay?: CallOverlay
   readonly clock?: Clock
   /** 0 ≤ x < 1. */
   readonly random?: () => number
 }
 
-export interface CallPlaneOptions {
+/** Streams of the overlay, as far as the call plane needs them. */
+export interface CallOverlay {
+  /** There is a connection to `peer` that a stream can be opened on. */
+  isLinked(peer: NodeId): boolean
+  /** Rejects when there is none in time. The other end gives its end to `CallPlane.takeOverlay`. */
+  open(peer: NodeId, timeoutMs: number): Promise<Duplex>
+}
+
+export interface CallPlaneOptions extends DialOptions {
   readonly listen: { readonly host: string; readonly port: number }
   readonly extraAlpn: readonly string[]
-  /** To connect and shake hands with one address. */
-  readonly dialTimeoutMs: number
   readonly handshakeTimeoutMs: number
   readonly handshakesMax: number
   readonly handshakesPerIpMax: number
   readonly connectionsPerIpPerSecondMax: number
-  /** First wait after a failed round of dialling; doubles to the longest. */
-  readonly backoffMinMs: number
-  readonly backoffMaxMs: number
   /** Two links to one peer are both kept this long: long enough for a dead one to be found out. */
   readonly duplicateGraceMs: number
+  /** How long a call waits for a link, unless it is told otherwise: this and six round trips, so that the next place gets its turn. */
+  readonly waitMs: number
+  /** A link that nobody wants kept is closed by the end that dialled it when it had no call for so long. */
+  readonly idleMs: number
   readonly link: CallLinkOptions
+  readonly relay: RelayOptions
 }
 
 export const CALL_PLANE_DEFAULTS: Omit<CallPlaneOptions, 'listen'> = {
+  ...DIAL_DEFAULTS,
   extraAlpn: [],
-  // A handshake is three round trips; 5 s allows a lost packet or two on the longest lines.
-  dialTimeoutMs: 5_000,
   handshakeTimeoutMs: 5_000,
   // One costs about 0.5 ms of CPU and 50 kB: 256 are 13 MB.
   handshakesMax: 256,
   // A whole site behind one NAT is a handful of nodes, each with a handshake or two.
   handshakesPerIpMax: 64,
   connectionsPerIpPerSecondMax: 100,
-  // A restarting peer is back within tenths of a second.
-  backoffMinMs: 100,
-  // A split must heal within 10 s of its end, so a round may start at most half of that later.
-  backoffMaxMs: 5_000,
   duplicateGraceMs: CALL_LINK_DEFAULTS.silenceMs,
+  // A dial and its handshake on a busy machine. Guess.
+  waitMs: 500,
+  // Longer than most callers' keep-alive and polling; an idle link costs two pings a second.
+  idleMs: 30_000,
   link: CALL_LINK_DEFAULTS,
+  relay: RELAY_DEFAULTS,
 }
 
 /** One link, for `flatmesh links`. */
 export interface LinkStatus {
   readonly peer: NodeId
   readonly state: CallLinkState
-  readonly carrier: 'tls' | 'memory'
+  readonly carrier: CarrierKind
+  /** The relays on the way, in order from this node; empty unless relayed. */
+  readonly via: readonly NodeId[]
   /** By this node. */
   readonly dialled: boolean
   readonly rttMs: number | undefined
@@ -89,36 +113,43 @@ export interface CallPlaneCounts {
 
 interface PeerLink {
   readonly link: CallLink
+  readonly kind: CarrierKind
+  readonly via: readonly NodeId[]
   readonly address: string
+  /** Of a relayed one: the link that its nearest piece runs on. */
+  readonly over: PeerLink | undefined
+  /** Its way is no longer the one that would be taken, at the last look and at the one before. */
+  staleness: 0 | 1 | 2
   /** When it was made, in order. */
   readonly order: number
   upAtMs: number | undefined
-}
-
-/** A peer this node keeps a link to. */
-interface Wanted {
-  addresses: readonly string[]
-  /** Where the next round begins: past an address that let us in and then did not speak. */
-  from: number
-  failures: number
-  dialling: Dial | undefined
-  inRound: boolean
-  cancelTimer: (() => void) | undefined
+  /** It ended, or is ending, in order: one of the ends has another use for its calls. */
+  isRetired: boolean
+  /** What `link.callsSeen` was at the last look, and since when it is so. */
+  callsSeen: number
+  idleSinceMs: number
 }
 
 interface Peer {
   readonly id: NodeId
+  /** The best last: by carrier, then by age. */
   readonly links: PeerLink[]
-  wanted: Wanted | undefined
+  readonly dialler: LinkDialler
+  readonly waiting: Set<PendingCall>
+  isWanted: boolean
+  /** Its addresses were told: it is remembered without links too. */
+  isLearnt: boolean
   up: boolean
   cancelGrace: (() => void) | undefined
 }
 
 /**
- * The links that calls run on: one port, one warm link per wanted peer, either end's.
+ * The links that calls run on: one warm link to every wanted peer, either end's, and to others while calls go there.
  *
- * If both ends dial at once, both links work; after a grace period the one dialled by the smaller node id stays and the
- * other closes when its calls are over. Both ends decide alike without a word.
+ * What a link runs over is the best that works: a connection to the peer's port, a stream that relays pass on, a stream
+ * of the overlay. A better one takes the new calls as soon as it is up, and the other closes when its calls are over.
+ * If both ends dial at once, both links work; after a grace period the one with the better carrier stays, of equals the
+ * one dialled by the smaller node id. Both ends decide alike without a word.
  */
 export class CallPlane {
   readonly counts: CallPlaneCounts = { strangers: 0, failedHandshakes: 0, refusedConnections: 0, brokenProtocols: 0 }
@@ -127,13 +158,17 @@ export class CallPlane {
   readonly #clock: Clock
   readonly #random: () => number
   readonly #listener: CallListener
+  readonly #relay: Relay
   readonly #peers = new Map<NodeId, Peer>()
+  /** Which link carries a piece of a relayed way. */
+  readonly #carriers = new WeakMap<Call, PeerLink>()
   readonly #loggedAtMs = new Map<string, number>()
   readonly #closing = new Set<Promise<void>>()
   #context: SecureContext | undefined
   #order = 0
   #draining = false
   #stopped = false
+  #stopSweep: (() => void) | undefined
 
   constructor(deps: CallPlaneDeps, options: Partial<CallPlaneOptions> & Pick<CallPlaneOptions, 'listen'>) {
     this.#deps = deps
@@ -144,7 +179,7 @@ export class CallPlane {
       {
         identity: deps.identity,
         isMember: deps.isMember,
-        onPeer: (socket, peer) => this.#addLink(this.#peer(peer), socket, false),
+        onPeer: (socket, peer, origin) => this.#onAccepted(socket, peer, origin),
         onExtraProtocol: (socket, alpn) => {
           if (deps.onExtraProtocol === undefined) socket.destroy()
           else deps.onExtraProtocol(socket, alpn)
@@ -153,57 +188,81 @@ export class CallPlane {
       },
       this.#options,
     )
+    this.#relay = new Relay(
+      {
+        self: deps.identity.nodeId,
+        log: deps.log,
+        openNext: (next, payload) => this.#openPiece(next, payload),
+        onArrived: (stream, route) => this.#onArrived(stream, route),
+      },
+      this.#options.relay,
+    )
+  }
+
+  /** What this node passes on for others. */
+  get relayed(): Readonly<RelayCounts> {
+    return this.#relay.counts
   }
 
   /** Resolves with the address listened at. Rejects with MeshError `port-in-use` or `bad-config`. */
   async start(): Promise<{ host: string; port: number }> {
     this.#context = meshSecureContext(this.#deps.identity)
     const { address, port } = await this.#listener.start()
+    this.#stopSweep = this.#clock.every(this.#options.idleMs / 4, () => this.#sweep())
     for (const peer of this.#peers.values()) this.#reconcile(peer)
     return { host: address, port }
   }
 
-  /** Keeps a link to `peer` for ever, dialling `addresses` (`host:port`, best first). Again with others: dials at once. */
-  want(peer: NodeId, addresses: readonly string[]): void {
+  /** Where `peer` can be dialled (`host:port`, best first), should a call want a link to it. */
+  learn(peer: NodeId, addresses: readonly string[]): void {
     if (peer === this.#deps.identity.nodeId) return
     const state = this.#peer(peer)
-    const known = state.wanted
-    if (known === undefined) {
-      state.wanted = {
-        addresses,
-        from: 0,
-        failures: 0,
-        dialling: undefined,
-        inRound: false,
-        cancelTimer: undefined,
-      }
-      this.#reconcile(state)
-      return
-    }
-    if (known.addresses.join() === addresses.join()) return
-    known.addresses = addresses
-    known.from = 0
-    this.nudge(peer)
+    state.isLearnt = true
+    if (state.dialler.addresses.join() === addresses.join()) return
+    state.dialler.addresses = addresses
+    state.dialler.nudge()
   }
 
-  /** Stops dialling. A link that is up stays until its end. */
+  /** Forgets where `peer` can be dialled. A link that is up stays until its end. */
+  forget(peer: NodeId): void {
+    const state = this.#peers.get(peer)
+    if (state === undefined) return
+    state.isLearnt = false
+    state.dialler.addresses = []
+    this.unwant(peer)
+  }
+
+  /** Keeps a link to `peer` for ever, over whatever gets there. `addresses`: as `learn`, if they are known. */
+  want(peer: NodeId, addresses?: readonly string[]): void {
+    if (peer === this.#deps.identity.nodeId) return
+    const state = this.#peer(peer)
+    state.isWanted = true
+    if (addresses !== undefined) this.learn(peer, addresses)
+    this.#reconcile(state)
+  }
+
+  /** Keeps no link for its own sake any more. One that is up stays while it has calls, and `idleMs` longer. */
   unwant(peer: NodeId): void {
     const state = this.#peers.get(peer)
-    if (state?.wanted === undefined) return
-    state.wanted.cancelTimer?.()
-    state.wanted.dialling?.cancel()
-    state.wanted = undefined
+    if (state === undefined) return
+    state.isWanted = false
+    this.#reconcile(state)
     this.#forgetIfIdle(state)
   }
 
   /** Dials now instead of at the end of the backoff: something says that the peer is back. */
   nudge(peer: NodeId): void {
-    const state = this.#peers.get(peer)
-    if (state?.wanted === undefined) return
-    state.wanted.failures = 0
-    state.wanted.cancelTimer?.()
-    state.wanted.cancelTimer = undefined
-    this.#reconcile(state)
+    this.#peers.get(peer)?.dialler.nudge()
+  }
+
+  /** `node` is about to go: links that it passes on move to another way, and lose no call. */
+  leaveRelay(node: NodeId): void {
+    for (const peer of this.#peers.values()) {
+      const through = peer.links.filter(({ via }) => via.includes(node))
+      if (through.length === 0) continue
+      peer.dialler.onRelayLost(node)
+      for (const { link } of through) link.retire('a relay on the way is stopping')
+    }
   }
 
   /** Closes every link to a node that is no longer a member; its calls are reset `link-lost`. */
@@ -211,40 +270,45 @@ export class CallPlane {
     for (const { link } of [...(this.#peers.get(peer)?.links ?? [])]) link.close(reason)
   }
 
-  /** Undefined: no warm link to `peer` now, and nothing was sent. */
-  open(peer: NodeId, open: CallOpen): Call | undefined {
+  /**
+   * Opens a call to `peer`: on a warm link, or on one that is made for it.
+   *
+   * The call may wait for its link, at most `waitMs` or as long as it has itself; then it is reset `unreachable`, or with
+   * the code that a relay gave, unexecuted. Undefined: no way to `peer` is known or worth trying now, nothing was sent.
+   */
+  open(peer: NodeId, open: CallOpen, waitMs?: number): Call | undefined {
     const state = this.#peers.get(peer)
     if (state === undefined) return undefined
-    // The newest first: while two are up, the older may turn out to be dead.
-    for (let i = state.links.length - 1; i >= 0; i--) {
-      const link = state.links[i]?.link
-      if (link?.state === 'up') {
-        const call = link.open(open)
-        if (call !== undefined) return call
-      }
-    }
-    // Just connected: the peer has proven itself and its HELLO is on the way.
-    for (const { link } of state.links) {
-      const call = link.state === 'hello' ? link.open(open) : undefined
-      if (call !== undefined) return call
-    }
-    return undefined
+    return this.#openWarm(state, open) ?? this.#openLater(state, open, waitMs)
+  }
+
+  /** A stream of the overlay that `peer` opened for calls. */
+  takeOverlay(peer: NodeId, stream: Duplex): void {
+    if (this.#draining) stream.destroy()
+    else this.#listener.take(stream, { kind: 'overlay', peer, via: [] })
   }
 
   links(): LinkStatus[] {
     const all: LinkStatus[] = []
     for (const peer of this.#peers.values()) {
-      for (const { link, address } of peer.links) {
+      for (const { link, kind, via, address } of peer.links) {
         const { state, dialled, rttMs, inFlight } = link
-        all.push({ peer: peer.id, state, carrier: 'tls', dialled, rttMs, calls: inFlight, address })
+        all.push({ peer: peer.id, state, carrier: kind, via, dialled, rttMs, calls: inFlight, address })
       }
     }
     return all
   }
 
+  /** The link that a call to `peer` would take now; undefined: it would wait for one. */
+  linkTo(peer: NodeId): Pick<LinkStatus, 'carrier' | 'via'> | undefined {
+    const best = this.#peers.get(peer)?.links.findLast(({ link }) => link.state === 'up')
+    return best === undefined ? undefined : { carrier: best.kind, via: best.via }
+  }
+
   /** Takes no new calls and no new links, dials no more; resolves when the last call in either direction is over. */
   async drain(): Promise<void> {
     this.#draining = true
+    this.#relay.drain()
     void this.#listener.close()
     const ends: Promise<void>[] = []
     for (const peer of [...this.#peers.values()]) {
@@ -258,6 +322,7 @@ export class CallPlane {
   async stop(): Promise<void> {
     this.#draining = true
     this.#stopped = true
+    this.#stopSweep?.()
     const closed = this.#listener.close()
     for (const peer of [...this.#peers.values()]) {
       this.#stopDialling(peer)
@@ -268,22 +333,153 @@ export class CallPlane {
     await Promise.all(this.#closing)
   }
 
+  // ---- calls ----
+
+  /** The best carrier first; of equals the newest: while two are up, the older may turn out to be dead. */
+  #openWarm(peer: Peer, open: CallOpen): Call | undefined {
+    for (let i = peer.links.length - 1; i >= 0; i--) {
+      const link = peer.links[i]?.link
+      if (link?.state === 'up') {
+        const call = link.open(open)
+        if (call !== undefined) return call
+      }
+    }
+    // Just connected: the peer has proven itself and its HELLO is on the way.
+    for (let i = peer.links.length - 1; i >= 0; i--) {
+      const link = peer.links[i]?.link
+      const call = link?.state === 'hello' ? link.open(open) : undefined
+      if (call !== undefined) return call
+    }
+    return undefined
+  }
+
+  #openLater(peer: Peer, open: CallOpen, waitMs: number | undefined): Call | undefined {
+    if (this.#draining || peer.waiting.size >= WAITING_MAX) return undefined
+    const call = new PendingCall(open, this.#clock.nowMs(), () => {
+      leave()
+      this.#reconcile(peer)
+    })
+    peer.waiting.add(call)
+    this.#reconcile(peer)
+    if (!peer.dialler.isBusy) {
+      peer.waiting.delete(call)
+      return undefined
+    }
+    const defaultMs = this.#options.waitMs + 6 * (this.#deps.rttMs?.(peer.id) ?? 0)
+    const boundMs = Math.min(waitMs ?? defaultMs, open.timeoutMs === 0 ? Number.POSITIVE_INFINITY : open.timeoutMs)
+    const cancel = this.#clock.after(boundMs, () => {
+      peer.waiting.delete(call)
+      this.#fail(call, 'unreachable', `no link came up within ${Math.round(boundMs)} ms`)
+      this.#reconcile(peer)
+    })
+    const leave = (): void => {
+      cancel()
+      peer.waiting.delete(call)
+    }
+    call.onLeave = leave
+    return call
+  }
+
+  #attachWaiting(peer: Peer): void {
+    for (const waiting of [...peer.waiting]) {
+      const call = this.#openWarm(peer, waiting.openNow(this.#clock.nowMs()))
+      if (call === undefined) return
+      waiting.onLeave()
+      waiting.attach(call)
+    }
+  }
+
+  #failWaiting(peer: Peer, code: MeshErrorCode, reason: string): void {
+    for (const call of [...peer.waiting]) {
+      call.onLeave()
+      this.#fail(call, code, reason)
+    }
+  }
+
+  #fail(call: PendingCall, code: MeshErrorCode, reason: string): void {
+    call.fail({ code, reason, node: this.#deps.identity.nodeId, unexecuted: true })
+  }
+
+  // ---- relayed streams ----
+
+  /** A piece of a relayed way, on a link that is not itself relayed: its bytes would pass a node twice. */
+  #openPiece(next: NodeId, payload: Buffer): Call | undefined {
+    const open = { kind: 'relay', service: '', timeoutMs: 0, head: payload } as const
+    for (const entry of this.#peers.get(next)?.links.toReversed() ?? []) {
+      const { link, kind } = entry
+      const isFit = kind !== 'relayed' && (link.state === 'up' || link.state === 'hello')
+      const call = isFit ? link.open(open) : undefined
+      if (call === undefined) continue
+      this.#carriers.set(call, entry)
+      return call
+    }
+    return undefined
+  }
+
+  #openRoute(path: readonly NodeId[]): CallDuplex | undefined {
+    const self = this.#deps.identity.nodeId
+    const nodes = [self, ...path]
+    const [, first] = nodes
+    if (first === undefined || nodes.length > ROUTE_NODES_MAX) return undefined
+    const call = this.#openPiece(first, encodeRoute({ nodes, at: 1 }))
+    return call === undefined ? undefined : new CallDuplex(call, self)
+  }
+
+  #onArrived(stream: CallDuplex, { nodes }: Route): void {
+    const [peer = '', ...rest] = nodes
+    if (this.#draining) stream.destroy()
+    else this.#listener.take(stream, { kind: 'relayed', peer, via: rest.slice(0, -1).reverse(), call: stream.call })
+  }
+
   // ---- links ----
 
   #peer(id: NodeId): Peer {
-    let peer = this.#peers.get(id)
-    if (peer === undefined) {
-      peer = { id, links: [], wanted: undefined, up: false, cancelGrace: undefined }
-      this.#peers.set(id, peer)
+    const known = this.#peers.get(id)
+    if (known !== undefined) return known
+    const { identity, log, overlay, route, rttMs } = this.#deps
+    const dialler = new LinkDialler(
+      {
+        ...{ peer: id, identity, log, clock: this.#clock, random: this.#random },
+        context: () => (this.#draining ? undefined : this.#context),
+        rttMs: () => rttMs?.(id),
+        route: avoided => route?.(id, avoided),
+        openRelay: path => this.#openRoute(path),
+        hasOverlay: () => overlay?.isLinked(id) === true,
+        openOverlay: timeoutMs => overlay?.open(id, timeoutMs) ?? Promise.reject(new Error('there is no overlay')),
+        onDialled: dialled => this.#addLink(peer, dialled, true),
+        onExhausted: ({ code, message }: MeshError) => {
+          this.#failWaiting(peer, code, message)
+          this.#forgetIfIdle(peer)
+        },
+        onStranger: (address, code, reason) =>
+          this.#logLimited(`dial ${address}`, { link: id, code, reason }, 'a dial met a stranger'),
+      },
+      this.#options,
+    )
+    const peer: Peer = {
+      ...{ id, links: [], dialler, waiting: new Set<PendingCall>() },
+      ...{ isWanted: false, isLearnt: false, up: false, cancelGrace: undefined },
     }
+    this.#peers.set(id, peer)
     return peer
   }
 
   #forgetIfIdle(peer: Peer): void {
-    if (peer.links.length === 0 && peer.wanted === undefined) this.#peers.delete(peer.id)
+    if (peer.links.length > 0 || peer.isWanted || peer.isLearnt || peer.waiting.size > 0) return
+    peer.dialler.stop()
+    this.#peers.delete(peer.id)
   }
 
-  #addLink(peer: Peer, socket: TLSSocket, dialled: boolean): void {
+  #onAccepted(socket: TLSSocket, id: NodeId, origin: StreamOrigin | undefined): void {
+    const { kind, via, call } = origin ?? { kind: 'direct' as const, via: [], call: undefined }
+    this.#addLink(this.#peer(id), { socket, kind, via, call, address: undefined }, false)
+  }
+
+  #addLink(
+    peer: Peer,
+    { socket, kind, via, call, address }: Omit<Dialled, 'address'> & { address: string | undefined },
+    dialled: boolean,
+  ): void {
     if (this.#draining || peer.links.length >= LINKS_PER_PEER_MAX) {
       socket.destroy()
       this.#forgetIfIdle(peer)
@@ -292,7 +488,7 @@ export class CallPlane {
     const closed = new Promise<void>(resolve => socket.once('close', () => resolve()))
     this.#closing.add(closed)
     void closed.then(() => this.#closing.delete(closed))
-    const carrier = new TlsCarrier(socket)
+    const carrier = new TlsCarrier(socket, kind, kind === 'direct' ? undefined : (address ?? ''))
     const link = new CallLink(
       {
         carrier,
@@ -301,45 +497,79 @@ export class CallPlane {
         self: this.#deps.identity.nodeId,
         peer: peer.id,
         accept: this.#deps.accept,
+        acceptRelay: (piece, route, from) => {
+          this.#carriers.set(piece, entry)
+          this.#relay.accept(piece, route, from)
+        },
         onState: () => this.#onLinkState(peer, entry),
         onClosed: (reason, fault) => this.#onLinkClosed(peer, entry, reason, fault),
       },
       dialled,
       this.#options.link,
     )
-    const entry: PeerLink = { link, address: carrier.address, order: this.#order++, upAtMs: undefined }
-    peer.links.push(entry)
+    const entry: PeerLink = {
+      ...{ link, kind, via, address: carrier.address, order: this.#order++, upAtMs: undefined },
+      ...{ over: call === undefined ? undefined : this.#carriers.get(call), staleness: 0, isRetired: false },
+      ...{ callsSeen: 0, idleSinceMs: this.#clock.nowMs() },
+    }
+    const after = peer.links.findLastIndex(other => rankOf(other) <= rankOf(entry))
+    peer.links.splice(after + 1, 0, entry)
     link.start()
+    this.#attachWaiting(peer)
+    this.#reconcile(peer)
   }
 
   #onLinkState(peer: Peer, entry: PeerLink): void {
-    if (entry.link.state === 'up' && entry.upAtMs === undefined) {
+    const { link, kind, via, address } = entry
+    if (link.state === 'up' && entry.upAtMs === undefined) {
       entry.upAtMs = this.#clock.nowMs()
-      if (peer.wanted !== undefined) peer.wanted.from = 0
-      const { address, link } = entry
-      this.#deps.log.info({ link: peer.id, address, dialled: link.dialled }, 'a link is up')
+      peer.dialler.onGood(kind)
+      const fields = { link: peer.id, carrier: kind, address, via: via.join('>'), dialled: link.dialled }
+      this.#deps.log.info(fields, 'a link is up')
     }
+    if (link.state === 'retiring') entry.isRetired = true
+    // What it passes on for this node moves with it: the relay stops, or has another link for it.
+    if (link.state === 'retiring' && kind !== 'relayed') this.#leaveLink(entry)
     this.#reconcile(peer)
+  }
+
+  /** Relayed links whose nearest piece runs on this link take another one while their calls can still finish here. */
+  #leaveLink(entry: PeerLink): void {
+    if (this.#draining) return
+    for (const peer of this.#peers.values()) {
+      for (const { link, via, over } of [...peer.links]) {
+        const [relay] = via
+        if (over !== entry || relay === undefined) continue
+        if (!this.#isUp(relay)) peer.dialler.onRelayLost(relay)
+        link.retire('a link on the way was retired')
+      }
+    }
   }
 
   #onLinkClosed(peer: Peer, entry: PeerLink, reason: string, fault: boolean): void {
     const at = peer.links.indexOf(entry)
     if (at >= 0) peer.links.splice(at, 1)
+    const { kind, via, address, upAtMs } = entry
     if (fault) {
       this.counts.brokenProtocols += 1
       this.#logLimited(peer.id, { link: peer.id, code: 'bad-frame', reason }, 'a peer broke the call protocol')
-    } else if (entry.upAtMs !== undefined) {
-      this.#deps.log.info({ link: peer.id, address: entry.address, reason }, 'a link is down')
+    } else if (upAtMs !== undefined) {
+      this.#deps.log.info({ link: peer.id, carrier: kind, address, reason }, 'a link is down')
     }
-    const wanted = peer.wanted
-    if (wanted !== undefined) {
-      const livedMs = entry.upAtMs === undefined ? 0 : this.#clock.nowMs() - entry.upAtMs
-      if (livedMs >= this.#options.backoffMaxMs) wanted.failures = 0
-      else if (entry.link.dialled) wanted.failures += 1
-      if (entry.upAtMs === undefined && entry.link.dialled) wanted.from += 1
-    }
+    const livedMs = upAtMs === undefined ? 0 : this.#clock.nowMs() - upAtMs
+    // A link that was given up in order says nothing against its way, or calls would be refused until the backoff is over;
+    // unless it was given up at once: that would go round and round.
+    const { backoffMinMs, backoffMaxMs } = this.#options
+    if (livedMs >= (entry.isRetired ? backoffMinMs : backoffMaxMs)) peer.dialler.onGood(kind)
+    else if (entry.link.dialled) peer.dialler.onBad(kind, upAtMs !== undefined)
+    const [relay] = via
+    if (relay !== undefined && !this.#isUp(relay)) peer.dialler.onRelayLost(relay)
     this.#reconcile(peer)
     this.#forgetIfIdle(peer)
+  }
+
+  #isUp(peer: NodeId): boolean {
+    return this.#peers.get(peer)?.links.some(({ link }) => link.state === 'up') === true
   }
 
   /** Whatever changed about the peer's links: says whether it is up, sees to a missing link and to one too many. */
@@ -356,8 +586,10 @@ export class CallPlane {
         this.#retireDuplicates(peer)
       })
     }
-    const usable = peer.links.some(({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut)
-    if (!usable && peer.wanted !== undefined) this.#dialLater(peer, peer.wanted)
+    if (this.#draining) return
+    const usable = peer.links.filter(({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut)
+    const rank = Math.max(-1, ...usable.map(rankOf))
+    peer.dialler.update({ rank, isKept: peer.isWanted, isAsked: peer.waiting.size > 0 })
   }
 
   #retireDuplicates(peer: Peer): void {
@@ -369,70 +601,48 @@ export class CallPlane {
     for (const { link } of others) link.retire('another link to the same node is kept')
   }
 
-  /** A fresh link before one that runs out of ids, then the one the smaller node id dialled; the caller adds: then the newer. */
-  #keepRank({ link }: PeerLink, peer: Peer): number {
+  /** A fresh link before one that runs out of ids, then the better carrier, then the one the smaller node id dialled; the caller adds: then the newer. */
+  #keepRank({ link, kind, via }: PeerLink, peer: Peer): number {
     const smaller = this.#deps.identity.nodeId < peer.id
-    return (link.wornOut ? 0 : 2) + (link.dialled === smaller ? 1 : 0)
+    const rank = carrierRank(kind, via.length)
+    return (link.wornOut ? 0 : 1000) + 100 * rank + (link.dialled === smaller ? 1 : 0)
   }
 
-  // ---- dialling ----
+  /** Closes links that nobody wants kept and nobody has called on for a while, and sees to relayed ones whose way has changed. */
+  #sweep(): void {
+    const nowMs = this.#clock.nowMs()
+    for (const peer of this.#peers.values()) {
+      this.#lookForStale(peer)
+      if (peer.isWanted || peer.waiting.size > 0) continue
+      for (const entry of [...peer.links]) {
+        const { link } = entry
+        const isIdle = link.inFlight === 0 && link.callsSeen === entry.callsSeen
+        entry.callsSeen = link.callsSeen
+        if (!isIdle) entry.idleSinceMs = nowMs
+        else if (link.dialled && link.state === 'up' && nowMs - entry.idleSinceMs >= this.#options.idleMs) {
+          link.retire(`no call for ${Math.round(nowMs - entry.idleSinceMs)} ms`)
+        }
+      }
+    }
+  }
+
+  /** A way that differs at two looks in a row is no passing whim of the round trips: new calls shall take it. */
+  #lookForStale(peer: Peer): void {
+    let isAny = false
+    for (const entry of peer.links) {
+      if (entry.kind !== 'relayed' || !entry.link.dialled || entry.link.state !== 'up') continue
+      const way = peer.dialler.route()?.slice(0, -1).join('>') ?? ''
+      const isOther = way !== '' && way !== entry.via.join('>')
+      entry.staleness = isOther ? (entry.staleness === 0 ? 1 : 2) : 0
+      isAny ||= entry.staleness === 2
+    }
+    if (isAny) this.#reconcile(peer)
+  }
 
   #stopDialling(peer: Peer): void {
-    if (peer.wanted === undefined) return
-    peer.wanted.cancelTimer?.()
-    peer.wanted.dialling?.cancel()
-    peer.wanted = undefined
-  }
-
-  #dialLater(peer: Peer, wanted: Wanted): void {
-    if (wanted.addresses.length === 0) return
-    if (wanted.inRound || wanted.cancelTimer !== undefined || this.#draining || this.#context === undefined) return
-    const delayMs = wanted.failures === 0 ? 0 : this.#backoffMs(wanted.failures)
-    wanted.cancelTimer = this.#clock.after(delayMs, () => {
-      wanted.cancelTimer = undefined
-      void this.#dialRound(peer, wanted)
-    })
-  }
-
-  /** Half of the doubled wait is chance, so that nodes that lost the same peer do not come back in step. */
-  #backoffMs(failures: number): number {
-    const { backoffMinMs, backoffMaxMs } = this.#options
-    const fullMs = Math.min(backoffMaxMs, backoffMinMs * 2 ** Math.min(failures - 1, 30))
-    return fullMs / 2 + (fullMs / 2) * this.#random()
-  }
-
-  async #dialRound(peer: Peer, wanted: Wanted): Promise<void> {
-    const context = this.#context
-    if (context === undefined || peer.wanted !== wanted) return
-    const { identity, log } = this.#deps
-    const addresses = wanted.addresses
-    wanted.inRound = true
-    for (let i = 0; i < addresses.length; i++) {
-      const address = addresses[(wanted.from + i) % addresses.length] ?? ''
-      wanted.dialling = dialPeer(context, identity.rootPem, peer.id, address, this.#options.dialTimeoutMs)
-      try {
-        const socket = await wanted.dialling.socket
-        wanted.inRound = false
-        wanted.dialling = undefined
-        wanted.from = (wanted.from + i) % addresses.length
-        if (peer.wanted === wanted) this.#addLink(peer, socket, true)
-        else socket.destroy()
-        return
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error)
-        const code = error instanceof MeshError ? error.code : 'internal'
-        log.debug({ link: peer.id, code, reason }, 'a dial failed')
-        if (code !== 'unreachable')
-          this.#logLimited(`dial ${address}`, { link: peer.id, code, reason }, 'a dial met a stranger')
-      }
-      // The peer's own dial came through meanwhile, or the addresses are out of date.
-      if (peer.wanted !== wanted || wanted.addresses !== addresses || peer.up) break
-    }
-    wanted.inRound = false
-    wanted.dialling = undefined
-    if (peer.wanted !== wanted) return
-    if (wanted.addresses === addresses) wanted.failures += 1
-    this.#reconcile(peer)
+    peer.isWanted = false
+    peer.dialler.stop()
+    this.#failWaiting(peer, 'draining', 'this node is shutting down')
   }
 
   // ---- what went wrong outside ----
@@ -459,4 +669,8 @@ export class CallPlane {
     this.#loggedAtMs.set(key, nowMs)
     this.#deps.log.warn(fields, message)
   }
+}
+
+function rankOf({ kind, via, staleness }: PeerLink): number {
+  return carrierRank(kind, via.length, staleness === 2)
 }

@@ -8,14 +8,20 @@ export interface CarrierHandler {
 }
 
 /**
+ * How the bytes of a link get to the other node. `direct`: a TCP connection between the two. `relayed`: a stream that
+ * other nodes pass on. `overlay`: a stream of the overlay's connection. `memory`: tests.
+ */
+export type CarrierKind = 'direct' | 'relayed' | 'overlay' | 'memory'
+
+/**
  * Carries the bytes of one link: reliable, in order, both ends already proven to each other.
  *
- * Implementations: a TLS socket (`tls-carrier.ts`) and, for tests and the simulator, memory (`memory-carrier.ts`);
+ * Implementations: a TLS session over any of these (`tls-carrier.ts`) and, for tests, memory (`memory-carrier.ts`);
  * `call-contract.ts` runs over each.
  */
 export interface Carrier {
-  readonly kind: 'tls' | 'memory'
-  /** The other end, for logs and `flatmesh links`: `host:port`. */
+  readonly kind: CarrierKind
+  /** The other end, for logs and `flatmesh links`: `host:port`, or what stands for it. */
   readonly address: string
   /** Begins to deliver. Called once. Bytes that came before are delivered then. */
   start(handler: CarrierHandler): void

@@ -229,9 +229,12 @@ export function decodeHello(payload: Buffer): Hello | string {
 
 // ---- OPEN ----
 
+/** The kinds of OPEN. A relayed stream has no service's name; where it goes stands in place of the head (`route.ts`). */
+export const OPEN_KIND = { http: 1, tcp: 2, relay: 3 } as const
+
 /** A call as it stands in an OPEN frame: structure checked, the name and the kind not yet judged. */
 export interface OpenFrame {
-  /** 1 http, 2 tcp; a later version may know more. */
+  /** One of `OPEN_KIND`; a later version may know more. */
   readonly kind: number
   readonly timeoutMs: number
   readonly service: string
@@ -303,6 +306,7 @@ const WIRE_CODES: readonly (MeshErrorCode | undefined)[] = [
   'internal',
   'not-a-member',
   'bad-frame',
+  'relay-refused',
 ]
 const WIRE_NUMBERS = new Map(WIRE_CODES.map((code, number) => [code, number]))
 

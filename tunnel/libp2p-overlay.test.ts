@@ -1,4 +1,5 @@
-import { connect, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { describe, expect, test, vi } from 'vitest'
 import { type Log, silentLog } from '../router/log.ts'
 import type { Identity } from './identity.ts'
@@ -25,7 +26,14 @@ function overlay(
   log: Log = silentLog,
 ): Libp2pOverlay {
   const deps = { identity, log, handler, random: Math.random }
-  return new Libp2pOverlay(deps, { host: '127.0.0.1', port, join, advertise: [] })
+  return new Libp2pOverlay(deps, {
+    host: '127.0.0.1',
+    port,
+    join,
+    advertise: [],
+    unwantedMs: 100,
+    duplicateGraceMs: 100,
+  })
 }
 
 describe('the overlay over libp2p', () => {
@@ -50,6 +58,79 @@ describe('the overlay over libp2p', () => {
     await a.start()
     await vi.waitFor(() => expect(up).toHaveLength(1), { timeout: 10_000 })
     await Promise.all([a.stop(), b.stop()])
+  })
+
+  test('addresses to join through are dialled again by a node that has lost its last link, and by no other', async () => {
+    const mesh = await createTestMesh()
+    const [ann, bob, cid] = [mesh.identity('a'), mesh.identity('b'), mesh.identity('c')]
+    const seed = overlay(ann, 0)
+    const [seedAt = ''] = await seed.start()
+    const other = overlay(bob, 0)
+    const otherAt = await other.start()
+    const node = overlay(cid, 0, deaf, [seedAt])
+    node.choose(new Set([bob.nodeId]))
+    await node.start()
+    const linked = (): string[] => node.links().map(link => link.node)
+    await vi.waitFor(() => expect(linked()).toEqual([ann.nodeId]), { timeout: 10_000 })
+    node.learn(bob.nodeId, otherAt)
+    await vi.waitFor(
+      () => {
+        node.choose(new Set([bob.nodeId]))
+        expect(linked()).toEqual([bob.nodeId])
+      },
+      { timeout: 10_000 },
+    )
+    await other.stop()
+    await vi.waitFor(() => expect(linked()).toEqual([ann.nodeId]), { timeout: 10_000 })
+    await Promise.all([seed.stop(), node.stop()])
+  })
+
+  test('a second connection is closed, but not while it carries a stream of calls', async () => {
+    const mesh = await createTestMesh()
+    const [smaller, bigger] = [mesh.identity('a'), mesh.identity('b')].sort((one, two) =>
+      one.nodeId < two.nodeId ? -1 : 1,
+    ) as [Identity, Identity]
+    const taken: Duplex[] = []
+    let roundTrips = 0
+    const near = overlay(smaller, 0, {
+      ...deaf,
+      onCallStream: (_node, stream) => void taken.push(stream),
+      onRtt: () => {
+        roundTrips += 1
+      },
+    })
+    const far = overlay(bigger, 0)
+    const [nearAt, [farAt = '']] = [await near.start(), await far.start()]
+    // The dial that is to be kept comes through later: the other one is in use by then.
+    let connections = 0
+    const slow = createServer(socket => {
+      connections += 1
+      setTimeout(() => {
+        const onward = connect(Number(farAt.split('/').at(-1)), '127.0.0.1')
+        socket.on('error', () => {}).pipe(onward)
+        onward.on('error', () => {}).pipe(socket)
+      }, 500)
+    })
+    await new Promise<void>(resolve => slow.listen(0, '127.0.0.1', resolve))
+    const { port } = slow.address() as AddressInfo
+    near.learn(bigger.nodeId, [`/ip4/127.0.0.1/tcp/${port}`])
+    await vi.waitFor(() => expect(connections).toBe(1), { timeout: 10_000 })
+    far.learn(smaller.nodeId, nearAt)
+    await vi.waitFor(() => expect(far.isLinked(smaller.nodeId)).toBe(true), { timeout: 10_000, interval: 1 })
+    const stream = await far.openCalls(smaller.nodeId, 10_000)
+    stream.write('hello')
+    await vi.waitFor(() => expect(taken).toHaveLength(1), { timeout: 10_000 })
+    await vi.waitFor(() => expect(near.links()).toMatchObject([{ dialled: true }]), { timeout: 10_000 })
+    // Both ends prefer the later connection by now, and look for one too many ten times between two heartbeats.
+    roundTrips = 0
+    await vi.waitFor(() => expect(roundTrips).toBeGreaterThan(3), { timeout: 10_000 })
+    expect(stream.destroyed).toBe(false)
+    expect(near.connectionsTo(bigger.nodeId)).toBe(2)
+    stream.destroy()
+    await vi.waitFor(() => expect(near.connectionsTo(bigger.nodeId)).toBe(1), { timeout: 10_000 })
+    expect(near.isLinked(bigger.nodeId)).toBe(true)
+    await Promise.all([near.stop(), far.stop()])
+    slow.close()
   })
 
   test('a stranger gets no link, whatever root it brings', async () => {

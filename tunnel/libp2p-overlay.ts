@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import type { Duplex } from 'node:stream'
 import { privateKeyFromRaw } from '@libp2p/crypto/keys'
 import { identify } from '@libp2p/identify'
 import type { Connection, Libp2p, Stream } from '@libp2p/interface'
@@ -14,12 +15,17 @@ import type { NodeId } from '../router/model.ts'
 import { rootFingerprint, verifyNodeCertificate } from './certificate.ts'
 import { GossipStream } from './gossip-stream.ts'
 import type { Identity } from './identity.ts'
+import { Libp2pDuplex } from './libp2p-duplex.ts'
 import { memberNoise } from './member-noise.ts'
 import type { Overlay, OverlayHandler, OverlayLink } from './overlay.ts'
 import { Redial } from './redial.ts'
 import { reportingTcp } from './reporting-tcp.ts'
 
 const GOSSIP_PROTOCOL = '/flatmesh/gossip/1'
+/** Links of calls where no socket to the call port comes about. */
+const CALLS_PROTOCOL = '/flatmesh/calls/1'
+/** Such streams a neighbour may open: the one in use, its successor, and a few that finish long calls. */
+const CALL_STREAMS_MAX = 8
 const KAD_PROTOCOL = '/flatmesh/kad/1'
 const PREFIX = 'flatmesh'
 const DIAL_TIMEOUT_MS = 5000
@@ -30,6 +36,8 @@ const WARN_AFTER_FAILURES = 5
 /** Two nodes that dial each other at once get two connections; one goes after this, when both ends have seen both. */
 const DUPLICATE_GRACE_MS = 2000
 const ADDRESSES_MAX = 16
+/** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
+const UNWANTED_MS = 15_000
 
 export interface Libp2pOverlayDeps {
   readonly identity: Identity
@@ -45,6 +53,10 @@ export interface Libp2pOverlayOptions {
   readonly join: readonly string[]
   /** Hosts that others should dial in place of the ones listened on. */
   readonly advertise: readonly string[]
+  /** Default 15 s. */
+  readonly unwantedMs?: number
+  /** Default 2 s. */
+  readonly duplicateGraceMs?: number
 }
 
 interface Target {
@@ -55,6 +67,7 @@ interface Target {
   pinned: boolean
   readonly redial: Redial
   timer: NodeJS.Timeout | undefined
+  isDialling: boolean
 }
 
 interface OpenStream {
@@ -66,6 +79,8 @@ interface Link {
   readonly streams: Set<OpenStream>
   isUp: boolean
   sinceMs: number
+  /** Since when nobody at this end wants it, monotonic. */
+  unwantedSinceMs: number | undefined
 }
 
 /**
@@ -82,6 +97,8 @@ export class Libp2pOverlay implements Overlay {
   /** Addresses of the dials under way: the only ones libp2p may dial. */
   private readonly chosen = new Map<string, number>()
   private readonly proven = new Set<NodeId>()
+  /** undefined: all. */
+  private wanted: ReadonlySet<NodeId> | undefined
   private readonly linksByNode = new Map<NodeId, Link>()
   private libp2p: Libp2p | undefined
   private isStopping = false
@@ -99,6 +116,10 @@ export class Libp2pOverlay implements Overlay {
       await this.libp2p.handle(GOSSIP_PROTOCOL, (stream, connection) => this.onStream(stream, connection), {
         maxInboundStreams: 1,
         maxOutboundStreams: 1,
+      })
+      await this.libp2p.handle(CALLS_PROTOCOL, (stream, connection) => this.onCallStream(stream, connection), {
+        maxInboundStreams: CALL_STREAMS_MAX,
+        maxOutboundStreams: CALL_STREAMS_MAX,
       })
       this.libp2p.addEventListener('connection:open', event => this.onConnection(event.detail))
       await this.libp2p.start()
@@ -136,6 +157,39 @@ export class Libp2pOverlay implements Overlay {
   forget(node: NodeId): void {
     clearTimeout(this.targets.get(node)?.timer)
     this.targets.delete(node)
+  }
+
+  choose(wanted: ReadonlySet<NodeId> | undefined): void {
+    this.wanted = wanted
+    this.dialWanted()
+    const nowMs = performance.now()
+    for (const [node, link] of this.linksByNode) {
+      const own = [...link.streams].filter(({ connection }) => connection.direction === 'outbound')
+      if (own.length === 0 || wanted === undefined || wanted.has(node)) link.unwantedSinceMs = undefined
+      else if (link.unwantedSinceMs === undefined) link.unwantedSinceMs = nowMs
+      else if (nowMs - link.unwantedSinceMs >= (this.options.unwantedMs ?? UNWANTED_MS)) {
+        // Calls that have no other way finish first; their link is given up above when it has been idle.
+        if (own.some(isInUse)) continue
+        for (const { gossip } of own) gossip.close('this link is not wanted any more')
+      }
+    }
+  }
+
+  isLinked(node: NodeId): boolean {
+    return this.linksByNode.get(node)?.isUp === true
+  }
+
+  /** Connections that carry gossip with this node now; two for a while when both ends dialled. */
+  connectionsTo(node: NodeId): number {
+    return this.linksByNode.get(node)?.streams.size ?? 0
+  }
+
+  async openCalls(node: NodeId, timeoutMs: number): Promise<Duplex> {
+    const connection = this.preferred(node)?.connection
+    if (connection === undefined) throw new MeshError('unreachable', `there is no overlay link to ${node}`)
+    const signal = AbortSignal.timeout(timeoutMs)
+    const stream = await connection.newStream(CALLS_PROTOCOL, { signal, maxOutboundStreams: CALL_STREAMS_MAX })
+    return new Libp2pDuplex(stream)
   }
 
   links(): OverlayLink[] {
@@ -209,7 +263,15 @@ export class Libp2pOverlay implements Overlay {
   private target(key: string, node: NodeId | undefined): Target {
     const known = this.targets.get(key)
     if (known !== undefined) return known
-    const target: Target = { key, node, addresses: [], pinned: false, redial: new Redial(), timer: undefined }
+    const target: Target = {
+      key,
+      node,
+      addresses: [],
+      pinned: false,
+      redial: new Redial(),
+      timer: undefined,
+      isDialling: false,
+    }
     this.targets.set(key, target)
     return target
   }
@@ -218,10 +280,30 @@ export class Libp2pOverlay implements Overlay {
     clearTimeout(target.timer)
     if (this.isStopping || this.libp2p === undefined || this.targets.get(target.key) !== target) return
     target.timer = setTimeout(() => {
-      this.dial(target).catch((error: unknown) => {
-        this.deps.log.error({ reason: String(error) }, 'a dial failed in an unexpected way')
-      })
+      target.timer = undefined
+      target.isDialling = true
+      this.dial(target)
+        .catch((error: unknown) => {
+          this.deps.log.error({ reason: String(error) }, 'a dial failed in an unexpected way')
+        })
+        .finally(() => {
+          target.isDialling = false
+        })
     }, delayMs)
+  }
+
+  /** Addresses to join through count while this node is alone: a thousand nodes have the same. */
+  private isWanted({ key, node }: Target): boolean {
+    if (this.wanted === undefined || (node !== undefined && this.wanted.has(node))) return true
+    return key !== node && this.linksByNode.size === 0
+  }
+
+  /** Dials what is wanted and neither linked nor being dialled. */
+  private dialWanted(): void {
+    for (const target of this.targets.values()) {
+      const isIdle = target.timer === undefined && !target.isDialling
+      if (isIdle && this.isWanted(target) && !this.hasStream(target.node)) this.plan(target, 0)
+    }
   }
 
   private hasStream(node: NodeId | undefined): boolean {
@@ -230,7 +312,7 @@ export class Libp2pOverlay implements Overlay {
 
   private async dial(target: Target): Promise<void> {
     const { libp2p } = this
-    if (libp2p === undefined || this.isStopping || this.hasStream(target.node)) return
+    if (libp2p === undefined || this.isStopping || this.hasStream(target.node) || !this.isWanted(target)) return
     if (target.redial.failures >= DHT_AFTER_FAILURES && !target.pinned) await this.askDht(libp2p, target)
     const plain = target.addresses.map(withoutPeer)
     for (const address of plain) this.chosen.set(address, (this.chosen.get(address) ?? 0) + 1)
@@ -300,9 +382,20 @@ export class Libp2pOverlay implements Overlay {
       })
   }
 
+  private onCallStream(stream: Stream, connection: Connection): void {
+    const { onCallStream } = this.deps.handler
+    if (onCallStream === undefined || this.isStopping) stream.abort(new Error('this node takes no calls here'))
+    else onCallStream(connection.remotePeer.toString(), new Libp2pDuplex(stream))
+  }
+
   private onStream(stream: Stream, connection: Connection): void {
     const node = connection.remotePeer.toString()
-    const link = this.linksByNode.get(node) ?? { streams: new Set(), isUp: false, sinceMs: 0 }
+    const link = this.linksByNode.get(node) ?? {
+      streams: new Set(),
+      isUp: false,
+      sinceMs: 0,
+      unwantedSinceMs: undefined,
+    }
     this.linksByNode.set(node, link)
     const gossip: GossipStream = new GossipStream(
       stream,
@@ -318,7 +411,7 @@ export class Libp2pOverlay implements Overlay {
     const open = { gossip, connection }
     link.streams.add(open)
     gossip.start()
-    if (link.streams.size > 1) setTimeout(() => this.closeDuplicates(node), DUPLICATE_GRACE_MS).unref()
+    if (link.streams.size > 1) this.planDuplicates(node)
   }
 
   private onRtt(node: NodeId, link: Link, gossip: GossipStream): void {
@@ -345,6 +438,7 @@ export class Libp2pOverlay implements Overlay {
       // The first retry comes soon, but not from all sides in the same millisecond.
       if (target.node === node) this.plan(target, target.redial.onFailure(this.deps.random()))
     }
+    if (this.linksByNode.size === 0) this.dialWanted()
   }
 
   /** Both ends keep the connection that was dialled by the smaller node id; of several such, the newest. */
@@ -354,12 +448,25 @@ export class Libp2pOverlay implements Overlay {
     return streams.findLast(({ connection }) => connection.direction === direction) ?? streams.at(-1)
   }
 
+  private planDuplicates(node: NodeId): void {
+    const graceMs = this.options.duplicateGraceMs ?? DUPLICATE_GRACE_MS
+    setTimeout(() => this.closeDuplicates(node), graceMs).unref()
+  }
+
   private closeDuplicates(node: NodeId): void {
     const keep = this.preferred(node)
     for (const open of [...(this.linksByNode.get(node)?.streams ?? [])]) {
-      if (open !== keep) open.gossip.close('a second connection to the same node')
+      if (open === keep) continue
+      // Calls finish first; the link they are on moves when something better comes up.
+      if (isInUse(open)) this.planDuplicates(node)
+      else open.gossip.close('a second connection to the same node')
     }
   }
+}
+
+/** It carries a stream of calls. */
+function isInUse({ connection }: OpenStream): boolean {
+  return connection.streams.some(({ protocol }) => protocol === CALLS_PROTOCOL)
 }
 
 function rawPrivateKey(identity: Identity): Uint8Array {

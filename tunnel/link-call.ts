@@ -1,5 +1,5 @@
 import type { Call, CallHandler, CallOpen, CallReset } from '../proxy/call.ts'
-import { FRAME, NO_BYTES } from './frame.ts'
+import { FRAME, NO_BYTES, type OPEN_KIND } from './frame.ts'
 
 /** Bytes a call may hold back, beyond what its window and the carrier took, before `write` answers false. */
 const QUEUE_HIGH_BYTES = 128 * 1024
@@ -7,6 +7,11 @@ const QUEUE_HIGH_BYTES = 128 * 1024
 export const QUEUE_LOW_BYTES = 32 * 1024
 /** What a queued chunk costs besides its bytes, so that a writer of single bytes meets the limit too. */
 export const QUEUE_ITEM_BYTES = 64
+
+/** What a link opens: a call, or a stream to be passed on, which has no service and whose `head` is its route. */
+export interface LinkOpen extends Omit<CallOpen, 'kind'> {
+  readonly kind: keyof typeof OPEN_KIND
+}
 
 /** A frame of a call that has not left yet. */
 export interface QueueItem {
@@ -39,7 +44,7 @@ export class LinkCall implements Call {
   handler: CallHandler = NO_HANDLER
   /** 0: opened here, and its OPEN has not left. */
   id: number
-  readonly opening: CallOpen | undefined
+  readonly opening: LinkOpen | undefined
   readonly #owner: CallOwner
 
   // sending
@@ -73,7 +78,7 @@ export class LinkCall implements Call {
   /** The handler is to hear nothing more. */
   deaf = false
 
-  constructor(owner: CallOwner, id: number, opening: CallOpen | undefined, receiveWindowBytes: number) {
+  constructor(owner: CallOwner, id: number, opening: LinkOpen | undefined, receiveWindowBytes: number) {
     this.#owner = owner
     this.id = id
     this.opening = opening

@@ -1,3 +1,5 @@
+import { type Duplex, duplexPair } from 'node:stream'
+import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
 import type { Overlay, OverlayHandler, OverlayLink } from './overlay.ts'
 
@@ -32,8 +34,9 @@ export class MemoryOverlay implements Overlay {
   private readonly node: NodeId
   private readonly network: MemoryNetwork
   private readonly handler: OverlayHandler
-  private readonly wanted = new Set<NodeId>()
-  private readonly up = new Map<NodeId, { sinceMs: number; frames: Uint8Array[] }>()
+  private readonly learned = new Set<NodeId>()
+  private chosen: ReadonlySet<NodeId> | undefined
+  private readonly up = new Map<NodeId, { sinceMs: number; frames: Uint8Array[]; streams: Set<Duplex> }>()
 
   constructor(deps: { node: NodeId; network: MemoryNetwork; handler: OverlayHandler }) {
     this.node = deps.node
@@ -62,32 +65,73 @@ export class MemoryOverlay implements Overlay {
 
   learn(node: NodeId): void {
     if (node === this.node) return
-    this.wanted.add(node)
+    this.learned.add(node)
     this.connect()
     this.network.nodes.get(node)?.connect()
   }
 
   forget(node: NodeId): void {
-    this.wanted.delete(node)
+    this.learned.delete(node)
+  }
+
+  /** What neither end wants is closed at once: nobody waits in memory. */
+  choose(wanted: ReadonlySet<NodeId> | undefined): void {
+    this.chosen = wanted
+    this.connect()
+    for (const node of this.network.nodes.values()) node.connect()
+  }
+
+  private wants(node: NodeId): boolean {
+    return this.learned.has(node) && (this.chosen === undefined || this.chosen.has(node))
+  }
+
+  private isOpen(node: NodeId): boolean {
+    const isWanted = this.wants(node) || this.network.nodes.get(node)?.wants(this.node) === true
+    const isInUse = (this.up.get(node)?.streams.size ?? 0) > 0
+    return (isWanted || isInUse) && this.network.isOpen(this.node, node)
   }
 
   links(): OverlayLink[] {
     return [...this.up].map(([node, { sinceMs }]) => {
-      return { node, rttMs: 0, lossRatio: 0, address: `/memory/${node}`, dialled: this.wanted.has(node), sinceMs }
+      return { node, rttMs: 0, lossRatio: 0, address: `/memory/${node}`, dialled: this.wants(node), sinceMs }
     })
+  }
+
+  isLinked(node: NodeId): boolean {
+    return this.up.has(node)
+  }
+
+  async openCalls(node: NodeId): Promise<Duplex> {
+    const other = this.network.nodes.get(node)
+    if (!this.up.has(node) || other?.handler.onCallStream === undefined) {
+      throw new MeshError('unreachable', `there is no overlay link to ${node} that takes calls`)
+    }
+    const [mine, theirs] = duplexPair()
+    this.keepStream(node, mine)
+    other.keepStream(this.node, theirs)
+    other.handler.onCallStream(this.node, theirs)
+    return mine
+  }
+
+  /** Streams end with their link. */
+  private keepStream(node: NodeId, stream: Duplex): void {
+    const streams = this.up.get(node)?.streams
+    streams?.add(stream)
+    stream.on('error', () => {})
+    stream.once('close', () => streams?.delete(stream))
   }
 
   /** Brings the links in line with the network: either end may have asked for one. */
   connect(): void {
     for (const node of [...this.up.keys()]) {
-      if (this.network.isOpen(this.node, node)) continue
+      if (this.isOpen(node)) continue
+      for (const stream of this.up.get(node)?.streams ?? []) stream.destroy(new Error('cut'))
       this.up.delete(node)
       setImmediate(() => this.handler.onLinkDown(node, 'cut'))
     }
-    for (const [node, other] of this.network.nodes) {
-      const isWanted = this.wanted.has(node) || other.wanted.has(this.node)
-      if (node === this.node || !isWanted || this.up.has(node) || !this.network.isOpen(this.node, node)) continue
-      this.up.set(node, { sinceMs: Date.now(), frames: [] })
+    for (const node of this.network.nodes.keys()) {
+      if (node === this.node || this.up.has(node) || !this.isOpen(node)) continue
+      this.up.set(node, { sinceMs: Date.now(), frames: [], streams: new Set() })
       setImmediate(() => this.handler.onLinkUp(node, 0))
     }
   }

@@ -1,9 +1,11 @@
+import type { Duplex } from 'node:stream'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { NodeId } from '../router/model.ts'
 import type { Overlay, OverlayHandler } from './overlay.ts'
 
 /** What one node of the contract saw, in order, such as `up b`, `frame b hello`, `down b`. */
 export interface Recorder extends OverlayHandler {
+  readonly streams: { readonly node: NodeId; readonly stream: Duplex }[]
   readonly seen: string[]
 }
 
@@ -86,6 +88,103 @@ export function overlayContract(makeWorld: () => Promise<OverlayWorld>): void {
     expect(seen(0).filter(line => /^(up|down)/.test(line))).toEqual(['up 1', 'down 1'])
   })
 
+  test('a stream for calls carries bytes both ways, holds its writer back, and ends with its link', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    await vi.waitFor(() => {
+      expect(overlays[0]?.isLinked(world.ids[1])).toBe(true)
+      expect(seen(1)).toContain('up 0')
+    }, WAIT)
+    expect(overlays[0]?.isLinked(world.ids[2])).toBe(false)
+    await expect(overlays[0]?.openCalls(world.ids[2], 1000)).rejects.toThrow('no overlay link')
+    const mine = await overlays[0]?.openCalls(world.ids[1], 10_000)
+    if (mine === undefined) throw new Error('expected a stream')
+    mine.write('hello')
+    await vi.waitFor(() => expect(recorders[1]?.streams).toHaveLength(1), WAIT)
+    const { node, stream: theirs } = recorders[1]?.streams[0] ?? { node: '', stream: mine }
+    expect(node).toBe(world.ids[0])
+    const heard = (stream: Duplex): Promise<string> =>
+      new Promise(resolve => stream.once('data', (bytes: Buffer) => resolve(bytes.toString())))
+    expect(await heard(theirs)).toBe('hello')
+    theirs.write('back')
+    expect(await heard(mine)).toBe('back')
+    // Nobody reads: the writer is stopped long before 16 MiB.
+    theirs.pause()
+    let sentBytes = 0
+    const chunk = Buffer.alloc(64 * 1024)
+    const pour = (): void => {
+      while (sentBytes < 16 * 1024 * 1024) {
+        sentBytes += chunk.length
+        if (!mine.write(chunk)) return
+      }
+      mine.end()
+    }
+    mine.on('drain', pour)
+    pour()
+    let settled = -1
+    await vi.waitFor(
+      () => {
+        const isStill = settled === sentBytes
+        settled = sentBytes
+        expect(isStill).toBe(true)
+      },
+      { ...WAIT, interval: 100 },
+    )
+    expect(sentBytes).toBeLessThan(8 * 1024 * 1024)
+    let readBytes = 0
+    theirs.on('data', (bytes: Buffer) => {
+      readBytes += bytes.length
+    })
+    theirs.resume()
+    await vi.waitFor(() => expect(readBytes).toBe(16 * 1024 * 1024), WAIT)
+    const other = await overlays[0]?.openCalls(world.ids[1], 10_000)
+    await overlays[1]?.stop()
+    await vi.waitFor(() => expect(other?.destroyed).toBe(true), WAIT)
+  })
+
+  test('what is not chosen is not linked; what is chosen again is linked again', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    overlays[0]?.choose(new Set([world.ids[1]]))
+    learn(0, 1)
+    learn(0, 2)
+    const linked = (): string[] => (overlays[0]?.links() ?? []).map(({ node }) => node).sort()
+    const ends = (): string[] => seen(1).filter(line => /^(up|down)/.test(line))
+    await vi.waitFor(() => expect([linked(), ends()]).toEqual([[world.ids[1]], ['up 0']]), WAIT)
+    // Chosen again and again, as its owner does: time passes for the link that is not among the chosen.
+    await vi.waitFor(() => {
+      overlays[0]?.choose(new Set([world.ids[2]]))
+      expect(linked()).toEqual([world.ids[2]])
+    }, WAIT)
+    await vi.waitFor(() => expect(ends()).toEqual(['up 0', 'down 0']), WAIT)
+    // The other end of a link may want it where this one does not.
+    learn(2, 0)
+    overlays[0]?.choose(undefined)
+    await vi.waitFor(() => expect(linked()).toEqual([world.ids[1], world.ids[2]].sort()), WAIT)
+  })
+
+  test('a link that is not wanted any more stays while it carries a stream of calls', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    learn(0, 2)
+    await vi.waitFor(() => expect(overlays[0]?.links()).toHaveLength(2), WAIT)
+    const stream = await overlays[0]?.openCalls(world.ids[1], 10_000)
+    stream?.write('hello')
+    await vi.waitFor(() => expect(recorders[1]?.streams).toHaveLength(1), WAIT)
+    // Neither is wanted: the one that carries nothing goes, and the other had the same time to go.
+    const isLinked = (to: 1 | 2): boolean | undefined => overlays[0]?.isLinked(world.ids[to])
+    await vi.waitFor(() => {
+      overlays[0]?.choose(new Set())
+      expect(isLinked(2)).toBe(false)
+    }, WAIT)
+    overlays[0]?.choose(new Set())
+    expect([isLinked(1), stream?.destroyed]).toEqual([true, false])
+    stream?.destroy()
+    await vi.waitFor(() => {
+      overlays[0]?.choose(new Set())
+      expect(isLinked(1)).toBe(false)
+    }, WAIT)
+  })
+
   test('a node learned before it exists is linked as soon as it does', async () => {
     await overlays[0]?.start()
     learn(0, 1)
@@ -97,9 +196,12 @@ export function overlayContract(makeWorld: () => Promise<OverlayWorld>): void {
 
 function recorder(world: OverlayWorld): Recorder {
   const seen: string[] = []
+  const streams: { node: NodeId; stream: Duplex }[] = []
   const name = (node: NodeId): number => world.ids.indexOf(node)
   return {
     seen,
+    streams,
+    onCallStream: (node, stream) => void streams.push({ node, stream }),
     onLinkUp: node => seen.push(`up ${name(node)}`),
     onLinkDown: node => seen.push(`down ${name(node)}`),
     onRtt() {},

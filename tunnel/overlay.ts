@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream'
 import type { NodeId } from '../router/model.ts'
 
 /** What the owner of an overlay is told. Up and down alternate for each node; frames and round trips come only between them. */
@@ -6,6 +7,8 @@ export interface OverlayHandler {
   onLinkDown(node: NodeId, reason: string): void
   onRtt(node: NodeId, rttMs: number, lossRatio: number): void
   onFrame(node: NodeId, bytes: Uint8Array): void
+  /** The node has opened a stream with `openCalls`. Absent: such streams are refused. */
+  onCallStream?(node: NodeId, stream: Duplex): void
 }
 
 export interface OverlayLink {
@@ -37,5 +40,19 @@ export interface Overlay {
   learn(node: NodeId, addresses: readonly string[], pinned?: boolean): void
   /** Stop dialling it. A link that is up stays. */
   forget(node: NodeId): void
+  /**
+   * Of the nodes that were learned, keep links to these alone; undefined: to all of them, as at first. To be called again
+   * every few seconds: a link that this end dialled is closed when it has not been wanted for a while and carries no stream of
+   * calls. Addresses to join
+   * through are dialled as long as there is no link at all.
+   */
+  choose(wanted: ReadonlySet<NodeId> | undefined): void
   links(): OverlayLink[]
+  /** There is a link to this node, and it is up. */
+  isLinked(node: NodeId): boolean
+  /**
+   * Opens a stream of bytes to a neighbour, beside gossip, for a link of calls. It has back-pressure and no proofs of its own.
+   * Rejects with MeshError `unreachable` without a link, and with other errors when the other end refuses.
+   */
+  openCalls(node: NodeId, timeoutMs: number): Promise<Duplex>
 }

@@ -1,18 +1,20 @@
 import type { TLSSocket } from 'node:tls'
-import type { Carrier, CarrierHandler } from './carrier.ts'
+import type { Carrier, CarrierHandler, CarrierKind } from './carrier.ts'
 
 /** How long `close` waits for a peer that does not read. Guess: a last frame needs one round trip, not two seconds. */
 const CLOSE_WAIT_MS = 2_000
 
-/** A mutual TLS 1.3 socket whose handshake is over and whose peer was checked. */
+/** A mutual TLS 1.3 session over a socket or another stream, whose handshake is over and whose peer was checked. */
 export class TlsCarrier implements Carrier {
-  readonly kind = 'tls'
+  readonly kind: CarrierKind
   readonly address: string
   readonly #socket: TLSSocket
 
-  constructor(socket: TLSSocket) {
+  /** `address`: what stands for the other end where there is no address. */
+  constructor(socket: TLSSocket, kind: CarrierKind = 'direct', address?: string) {
     this.#socket = socket
-    this.address = formatAddress(socket.remoteAddress ?? '?', socket.remotePort ?? 0)
+    this.kind = kind
+    this.address = address ?? formatAddress(socket.remoteAddress ?? '?', socket.remotePort ?? 0)
   }
 
   start(handler: CarrierHandler): void {

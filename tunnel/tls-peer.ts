@@ -1,4 +1,5 @@
-import { connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
+import { type ConnectionOptions, connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
 import { verifyNodeCertificate } from './certificate.ts'
@@ -54,6 +55,32 @@ export function dialPeer(
     const error = new MeshError('unreachable', `expected host:port as the address of ${peer}, found ${address}`)
     return { socket: Promise.reject(error), cancel() {} }
   }
+  return handshake(context, rootPem, peer, address, target, timeoutMs)
+}
+
+/**
+ * The same over a stream that leads to `peer` already; `at` says in messages where it leads along.
+ * The stream is the connection's: it is destroyed with it.
+ */
+export function dialOver(
+  context: SecureContext,
+  rootPem: string,
+  peer: NodeId,
+  at: string,
+  stream: Duplex,
+  timeoutMs: number,
+): Dial {
+  return handshake(context, rootPem, peer, at, { socket: stream }, timeoutMs)
+}
+
+function handshake(
+  context: SecureContext,
+  rootPem: string,
+  peer: NodeId,
+  address: string,
+  target: ConnectionOptions,
+  timeoutMs: number,
+): Dial {
   // The chain is checked here, the name below: a node is its key, not the address it has today.
   const socket = connect({
     ...target,

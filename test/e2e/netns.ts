@@ -131,6 +131,24 @@ export class Regions {
     this.#ip('-n', `${this.#id}-mid`, 'link', 'set', 'dev', region.name, state)
   }
 
+  /** From now on nothing that two regions send each other arrives, and nobody is told; what they exchange with others does. */
+  part(one: Region, other: Region): void {
+    for (const [from, to] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      // Sent to a hardware address that nobody has.
+      const nowhere = ['lladdr', '02:00:00:00:00:01', 'dev', 'eth0', 'nud', 'permanent']
+      this.#ip('-n', `${this.#id}-${from.name}`, 'neigh', 'replace', to.host, ...nowhere)
+    }
+  }
+
+  /** Undoes `part`. */
+  unite(one: Region, other: Region): void {
+    this.#ip('-n', `${this.#id}-${one.name}`, 'neigh', 'del', other.host, 'dev', 'eth0')
+    this.#ip('-n', `${this.#id}-${other.name}`, 'neigh', 'del', one.host, 'dev', 'eth0')
+  }
+
   /** Starts `file` inside the region and resolves once its output contains `sign`. */
   async spawn(region: Region, file: string, words: readonly string[], sign = ''): Promise<Running> {
     const [command = '', ...prefix] = region.exec

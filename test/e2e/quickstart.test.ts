@@ -16,11 +16,35 @@ const FIELDS = {
     ...['listen', 'advertise', 'nodes', 'services', 'routes', 'registries', 'calls', 'memory'],
   ],
   nodes: ['node', 'id', 'region', 'state', 'rttMs', 'via', 'version'],
-  links: ['node', 'id', 'region', 'overlay', 'calls', 'rttMs', 'lossRatio', 'address', 'sinceMs', 'inFlight'],
+  links: [
+    'node',
+    'id',
+    'region',
+    'overlay',
+    'calls',
+    'carrier',
+    'rttMs',
+    'lossRatio',
+    'address',
+    'sinceMs',
+    'inFlight',
+  ],
   services: ['service', 'protocol', 'nodes', 'instances', 'healthy', 'closest'],
-  routes: ['service', 'node', 'region', 'protocol', 'instances', 'healthy', 'costMs', 'via', 'state', 'ageMs'],
+  routes: [
+    'service',
+    'node',
+    'region',
+    'protocol',
+    'instances',
+    'healthy',
+    'costMs',
+    'via',
+    'carrier',
+    'state',
+    'ageMs',
+  ],
   explain: ['service', 'node', 'known', 'candidates', 'choice', 'summary'],
-  candidate: ['node', 'region', 'rank', 'costMs', 'parts', 'via', 'instances', 'healthy', 'state', 'why'],
+  candidate: ['node', 'region', 'rank', 'costMs', 'parts', 'via', 'carrier', 'instances', 'healthy', 'state', 'why'],
   call: ['status', 'headers', 'body', 'encoding'],
   registration: ['service', 'id', 'address', 'protocol', 'labels', 'weight', 'source', 'ttlMs', 'expiresAtMs'],
 } as const
@@ -108,7 +132,7 @@ describe('the quick start, through the command line alone', () => {
     ])
     const routes = await rows(use1, FIELDS.routes, 'routes')
     const route = { service: 'orders', node: 'euw3-a', region: 'gcp-europe-west3', protocol: 'http' }
-    expect(routes).toMatchObject([{ ...route, instances: 1, healthy: 1, via: '', state: 'ready' }])
+    expect(routes).toMatchObject([{ ...route, instances: 1, healthy: 1, via: '', carrier: 'direct', state: 'ready' }])
     expect(await rows(use1, FIELDS.routes, 'routes', 'orders')).toHaveLength(1)
     for (const [command, row] of [
       ['nodes', /^euw3-a +gcp-europe-west3 +up /m],
