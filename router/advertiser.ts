@@ -35,6 +35,8 @@ const LINK_BURST_MS = 500
 const SETTLE_MS = 1000
 /** What one link measures, or one more way to where there is one, is news for nobody within a second: it leaves with whatever else there is to say. */
 const LINK_NEWS_MS = 1000
+/** And as much later as the mesh is large: 200 such batches a second in all, whether 200 nodes make them or 1,000. */
+const LINK_NEWS_MS_PER_NODE = 5
 
 export interface AdvertiserDeps {
   readonly self: NodeId
@@ -58,6 +60,7 @@ export class Advertiser {
   private readonly held = new Map<ServiceName, unknown>()
   private readonly links = new Map<NodeId, ToldLink>()
   private publishAtMs = Number.POSITIVE_INFINITY
+  private linkNewsMs = LINK_NEWS_MS
   private readonly pace = new RateLimit(PUBLISH_RATE)
 
   constructor(deps: AdvertiserDeps, options: AdvertiserOptions) {
@@ -98,13 +101,13 @@ export class Advertiser {
   /** `isReached`: calls get there already, so that others can wait for the news. */
   onLinkUp(to: NodeId, rttMs: number, isReached: boolean, nowMs: number): void {
     // The first measure is taken while both ends are busy with each other: a better one is told soon.
-    const withinMs = isReached ? LINK_NEWS_MS : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
+    const withinMs = isReached ? this.linkNewsMs : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
     this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, withinMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
   onLinkDown(to: NodeId, isUrgent: boolean, nowMs: number): void {
     this.links.delete(to)
-    this.change(linkKey(to), undefined, nowMs, isUrgent ? this.options.batchMs : LINK_NEWS_MS)
+    this.change(linkKey(to), undefined, nowMs, isUrgent ? this.options.batchMs : this.linkNewsMs)
   }
 
   onRtt(to: NodeId, sample: LinkInfo, nowMs: number): void {
@@ -117,7 +120,7 @@ export class Advertiser {
     if (!isFar && nowMs - told.toldAtMs < linkHoldMs) return
     const rttMoved = movedMs > rttDeadbandMs && movedMs > told.rttMs * rttDeadbandRatio
     const lossMoved = Math.abs(sample.lossRatio - told.lossRatio) >= lossDeadband
-    if (rttMoved || lossMoved) this.tellLink(to, sample, nowMs, LINK_NEWS_MS)
+    if (rttMoved || lossMoved) this.tellLink(to, sample, nowMs, this.linkNewsMs)
   }
 
   /** A record of this node that it does not know is about: start anew above it. */
@@ -128,6 +131,11 @@ export class Advertiser {
   /** Whether little was told lately, so that one more batch at once is no burden. */
   isCalm(nowMs: number): boolean {
     return this.pace.left(nowMs) > PUBLISH_RATE.burst - 3
+  }
+
+  /** How many nodes there are: what is no hurry waits longer where there are many. */
+  onNodes(count: number): void {
+    this.linkNewsMs = Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE)
   }
 
   /** When `publish` has something to do. */

@@ -7,7 +7,7 @@ export interface StoredBatch extends SignedBatch {
 }
 
 interface Place {
-  readonly at: number
+  at: number
   readonly payloadLength: number
   readonly signatureLength: number
   readonly base: number
@@ -86,18 +86,24 @@ export class BatchStore {
     return { seq, payload: this.buffer.subarray(at, end), signature: this.buffer.subarray(end, end + signatureLength) }
   }
 
-  /** Into a new piece of memory, without what was dropped, and with room for `more` bytes. */
+  /** Makes room for `more` bytes: what was dropped goes when it is a quarter, else all is copied as it lies. */
   private move(more: number): void {
-    const needed = this.bytes + more
+    const isTidy = this.bytes >= this.used * (1 - ROOM_RATIO)
+    const needed = (isTidy ? this.used : this.bytes) + more
     const buffer = new Uint8Array(needed + Math.max(ROOM_BYTES_MIN, Math.floor(needed * ROOM_RATIO)))
+    if (isTidy) buffer.set(this.buffer.subarray(0, this.used))
+    else this.used = this.tidyInto(buffer)
+    this.buffer = buffer
+  }
+
+  private tidyInto(buffer: Uint8Array): number {
     let used = 0
-    for (const [seq, place] of this.places) {
+    for (const place of this.places.values()) {
       const size = place.payloadLength + place.signatureLength
       buffer.set(this.buffer.subarray(place.at, place.at + size), used)
-      this.places.set(seq, { ...place, at: used })
+      place.at = used
       used += size
     }
-    this.buffer = buffer
-    this.used = used
+    return used
   }
 }

@@ -6,6 +6,9 @@ const FINE_BUCKETS = 1024
 /** Origins that share a hash in a summary, about: 4 bytes of summary for each 4 origins, and little to say when one differs. */
 const ORIGINS_PER_BUCKET = 4
 
+/** Begins the hash of (origin, incarnation, sequence); another than that of buckets, or they would go together. */
+const VERSION_SEED = 0x01000193
+
 /** Some of the buckets that origins fall into: `indexes` of `count`, a power of two. */
 export interface Scope {
   readonly count: number
@@ -18,15 +21,18 @@ export interface Scope {
  */
 export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
-  private readonly known = new Map<NodeId, { readonly bucket: number; hash: number }>()
+  private readonly known = new Map<NodeId, { readonly bucket: number; readonly begun: number; hash: number }>()
 
   set(origin: NodeId, version: Version): void {
-    const hash = versionHash(origin, version)
-    const known = this.known.get(origin)
-    const bucket = known?.bucket ?? bucketOf(origin, FINE_BUCKETS)
-    this.fine[bucket] = (this.fine[bucket] ?? 0) ^ (known?.hash ?? 0) ^ hash
-    if (known === undefined) this.known.set(origin, { bucket, hash })
-    else known.hash = hash
+    let known = this.known.get(origin)
+    if (known === undefined) {
+      known = { bucket: bucketOf(origin, FINE_BUCKETS), begun: runHash(`${origin} `, VERSION_SEED), hash: 0 }
+      this.known.set(origin, known)
+    }
+    // The origin's part of the text is the same every time.
+    const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, known.begun))
+    this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash ^ hash
+    known.hash = hash
   }
 
   delete(origin: NodeId): void {
@@ -90,15 +96,19 @@ function bucketOf(origin: NodeId, count: number): number {
   return hashText(origin, 0x811c9dc5) & (count - 1)
 }
 
-function versionHash(origin: NodeId, { incarnation, contiguous }: Version): number {
-  return hashText(`${origin} ${incarnation} ${contiguous}`, 0x01000193)
-}
-
 /** FNV-1a finished as murmur3 does; 32 bits, unsigned. Over UTF-16 units: ids are ASCII. */
 export function hashText(text: string, seed: number): number {
+  return endHash(runHash(text, seed))
+}
+
+function runHash(text: string, seed: number): number {
   let hash = seed
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  return hash
+}
+
+function endHash(run: number): number {
+  let hash = Math.imul(run ^ (run >>> 16), 0x85ebca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
   return (hash ^ (hash >>> 16)) >>> 0
 }

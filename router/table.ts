@@ -1,4 +1,12 @@
-import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, encodeLinkInfo, entryKind, NO_LABELS } from './entry.ts'
+import {
+  decodeLinkInfo,
+  decodeNodeInfo,
+  decodeServiceInfo,
+  type EntryKind,
+  encodeLinkInfo,
+  entryKind,
+  NO_LABELS,
+} from './entry.ts'
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
@@ -20,6 +28,8 @@ export const CANDIDATES_MAX = 64
 const FILTERS_MAX = 32
 /** Different infos kept to be shared by the routes that say the same; most say "3 of 3". */
 const INFOS_MAX = 4096
+/** Keys remembered with what they mean. */
+const KINDS_MAX = 50_000
 
 interface Route {
   readonly member: Member
@@ -62,8 +72,10 @@ export class Table {
   private readonly links = new LinkGraph()
   private readonly offers = new Map<ServiceName, Offer>()
   private readonly infos = new Map<string, ServiceInfo>()
+  private readonly kinds = new Map<string, EntryKind>()
   /** Undefined: a link has changed since. */
   private paths: ShortestPaths | undefined
+  private lastPaths: ShortestPaths | undefined
   private pathsVersion = 0
   /** Routes in the table, whether they take calls or not. */
   routeCount = 0
@@ -77,7 +89,7 @@ export class Table {
 
   /** Takes one entry of an origin's record. Values that cannot be read count as absent. Answers the service whose routes changed. */
   update(origin: NodeId, key: string, value: unknown, nowMs: number): ServiceName | undefined {
-    const kind = entryKind(key)
+    const kind = this.kindOf(key)
     if (kind === undefined) return undefined
     if (kind.kind === 'link') {
       if (this.links.set(origin, kind.toTail, decodeLinkInfo(value))) this.onLinksChanged()
@@ -142,6 +154,12 @@ export class Table {
     return this.links.countOf(node)
   }
 
+  /** Whether a path led to `node` when paths were last searched; now, if `isFresh`. */
+  isReached(node: NodeId, isFresh: boolean): boolean {
+    if (isFresh || this.lastPaths === undefined) return this.rttMs(node) !== undefined
+    return this.lastPaths.rttMs(node) !== undefined
+  }
+
   /** Round trip to `node` along its path, milliseconds; undefined: no way. */
   rttMs(node: NodeId): number | undefined {
     return this.knownPaths().rttMs(node)
@@ -187,6 +205,16 @@ export class Table {
     if (offer === undefined) return []
     this.order(offer)
     return offer.routes.flatMap(route => this.view(offer.name, route) ?? [])
+  }
+
+  /** The same keys stand in the records of many: each is taken apart once. */
+  private kindOf(key: string): EntryKind | undefined {
+    const known = this.kinds.get(key)
+    if (known !== undefined) return known
+    const kind = entryKind(key)
+    if (this.kinds.size >= KINDS_MAX) this.kinds.clear()
+    if (kind !== undefined) this.kinds.set(key, kind)
+    return kind
   }
 
   // Services -----------------------------------------------------------------------------------------------------
@@ -307,6 +335,7 @@ export class Table {
   private knownPaths(): ShortestPaths {
     if (this.paths === undefined) {
       this.paths = this.links.shortestPaths(this.self, this.hopsMax)
+      this.lastPaths = this.paths
       this.pathsVersion++
     }
     return this.paths
