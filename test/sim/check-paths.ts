@@ -13,6 +13,8 @@ const LOSS_SLACK_RATIO = 0.25
 
 interface TrueLink {
   readonly to: SimNode
+  /** One end gives it up: it still works, and a path over it is right as long as it does, but none must lead there. */
+  readonly isLeaving: boolean
   readonly costMs: number
   readonly slackMs: number
 }
@@ -56,12 +58,12 @@ function judge(
   const path = protocol.router.table.path(target.id)?.path
   if (path === undefined) return best === undefined ? undefined : `no path to ${target.name}, which can be reached`
   const said = `path to ${target.name} via ${path.map(id => mesh.nameOf(id)).join('>')}`
-  if (best === undefined) return `${said}, which cannot be reached`
   if (path.at(-1) !== target.id) return `${said} does not end there`
   if (path.length > HOPS_MAX) return `${said} is longer than ${HOPS_MAX} hops`
   if (path.includes(node.id) || new Set(path).size !== path.length) return `${said} passes a node twice`
   const chosen = costOf(mesh, node, path, links)
   if (typeof chosen === 'string') return `${said} uses a link that is down: ${chosen}`
+  if (best === undefined) return undefined
   if (chosen.costMs <= best.costMs + best.slackMs + chosen.slackMs) return undefined
   return `${said} costs ${chosen.costMs.toFixed(1)} ms, the cheapest ${best.costMs.toFixed(1)} ms`
 }
@@ -91,6 +93,7 @@ function searchCheapest(from: SimNode, links: ReadonlyMap<SimNode, readonly True
     const next = new Map(reached)
     for (const [node, { costMs, slackMs }] of reached) {
       for (const link of links.get(node) ?? []) {
+        if (link.isLeaving) continue
         const known = next.get(link.to)
         if (known !== undefined && known.costMs <= costMs + link.costMs) continue
         next.set(link.to, { costMs: costMs + link.costMs, slackMs: slackMs + link.slackMs })
@@ -112,7 +115,13 @@ function trueLinks(mesh: SimMesh, node: SimNode): TrueLink[] {
     const rttMs = Math.max(mine.rttMs, theirs.rttMs)
     const lossSlack = mine.lossRatio > 0 || theirs.lossRatio > 0 ? LOSS_SLACK_RATIO : 0
     const unrestMs = Math.max(end.unrestMs(), end.other.unrestMs())
-    links.push({ to: end.peer, costMs, slackMs: RTT_SLACK_MS + rttMs * (RTT_SLACK_RATIO + lossSlack) + unrestMs })
+    const isLeaving = end.isLeaving || end.other.isLeaving
+    links.push({
+      to: end.peer,
+      isLeaving,
+      costMs,
+      slackMs: RTT_SLACK_MS + rttMs * (RTT_SLACK_RATIO + lossSlack) + unrestMs,
+    })
   }
   return links
 }

@@ -326,8 +326,6 @@ export class SimMesh {
     return (
       end.isUp &&
       end.other?.isUp === true &&
-      !end.isLeaving &&
-      !end.other.isLeaving &&
       end.peer.alive &&
       !end.peer.frozen &&
       this.overlay.isOpen(end.node, end.peer)
