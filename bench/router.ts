@@ -9,6 +9,7 @@
 import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { decodeBatch } from '../router/batch.ts'
 import { encodeGossipFrame } from '../router/frame.ts'
 import type { NodeId } from '../router/model.ts'
 import { Router, type RouterEffect } from '../router/router.ts'
@@ -41,7 +42,8 @@ function heldMegabytes(): number {
 }
 
 function makeRouter(self: NodeId, signing: SimSigning): Router {
-  return new Router({ self, incarnation: 1024, random: Math.random, ...signing.of(self) })
+  // Each batch is read anew, as a daemon does: the simulator's memory of what it has read is not a router's.
+  return new Router({ self, incarnation: 1024, random: Math.random, ...signing.of(self), decode: decodeBatch })
 }
 
 /** What an origin with these services and links sends to the last of its neighbours. */

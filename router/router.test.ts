@@ -308,16 +308,20 @@ describe('what is not true', () => {
       batches: [{ payload, signature }],
       isAnswer: true,
     })
-    const big = new Uint8Array(1_000_000)
+    // As a socket gives it: a Buffer, whose slices share its memory.
+    const big = Buffer.alloc(1_000_000)
     big.set(frame)
     me.step({ type: 'frame', from: 'b', bytes: big.subarray(0, frame.length) })
     big.fill(0)
     me.frame('b', { type: 'digest', versions: new Map(), reply: false })
     const kept = me.sent.flatMap(({ bytes }) => {
       const decoded = decodeGossipFrame(bytes)
-      return decoded.ok && decoded.frame?.type === 'batches' ? decoded.frame.batches : []
+      if (!decoded.ok || decoded.frame?.type !== 'batches') return []
+      return [...decoded.frame.proofs, ...decoded.frame.batches.map(one => one.payload)]
     })
-    expect(kept.map(one => Buffer.from(one.payload).toString('hex'))).toContain(Buffer.from(payload).toString('hex'))
+    const hex = kept.map(bytes => Buffer.from(bytes).toString('hex'))
+    expect(hex).toContain(Buffer.from(payload).toString('hex'))
+    expect(hex).toContain(Buffer.from(proofOf('o')).toString('hex'))
   })
 })
 

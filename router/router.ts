@@ -317,8 +317,8 @@ export class Router {
     if (node === undefined) this.refuse('bad-proof', from, 'a membership proof that the mesh root did not issue')
     else if (node === this.deps.self || this.peers.has(node)) return
     // Being a member is nothing new: a node that was dropped for its absence comes back with something new to say.
-    else if (forgotten !== undefined) forgotten.proof = proof.slice()
-    else this.admit(from, node, proof.slice(), nowMs)
+    else if (forgotten !== undefined) forgotten.proof = new Uint8Array(proof)
+    else this.admit(from, node, new Uint8Array(proof), nowMs)
   }
 
   /** The batch if it was new and true; undefined otherwise. */

@@ -60,7 +60,7 @@ export class SimSigning {
     if (known?.ok && Buffer.compare(known.batch.payload, payload) === 0) {
       return { ok: true, batch: { ...known.batch, payload, signature } }
     }
-    const decoded = decodeBatch(payload.slice(), signature)
+    const decoded = decodeBatch(new Uint8Array(payload), signature)
     if (this.decoded.size >= DECODED_MAX) this.decoded.clear()
     this.decoded.set(key, decoded)
     return decoded
