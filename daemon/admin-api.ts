@@ -118,6 +118,16 @@ export interface StatusView {
   readonly registries: readonly { readonly name: string; readonly problem: string | null }[]
   readonly calls: { readonly inFlight: number; readonly total: number; readonly failed: number }
   readonly memory: { readonly rssBytes: number; readonly heapBytes: number }
+  readonly gossip: GossipView
+}
+
+/** What this node holds of everyone's records, and what it keeps back or turned away. */
+export interface GossipView {
+  readonly heldBytes: number
+  /** Own services that come and go, and are not told of until they have stood so long. */
+  readonly heldBack: readonly { readonly service: string; readonly forMs: number }[]
+  /** Frames, batches and proofs that were refused since the start, by reason. */
+  readonly refused: Readonly<Record<string, number>>
 }
 
 /** One instance this node offers. */

@@ -114,6 +114,7 @@ const STATUS: Shape<StatusView> = {
   registries: 'list',
   calls: 'object',
   memory: 'object',
+  gossip: 'object',
 }
 
 /**

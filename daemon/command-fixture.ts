@@ -95,6 +95,7 @@ export const STATUS: StatusView = {
   ],
   calls: { inFlight: 3, total: 1024, failed: 2 },
   memory: { rssBytes: 82_400_000, heapBytes: 40_100_000 },
+  gossip: { heldBytes: 120_000, heldBack: [{ service: 'flaky', forMs: 12_000 }], refused: { 'bad-signature': 3 } },
 }
 
 /** A small mesh: this node, a near one, and one that cannot be reached. */

@@ -65,7 +65,7 @@ function createLog(config: Config) {
 }
 
 function toPairs(view: StatusView, nowMs: number): [string, Cell][] {
-  const { listen, calls, memory } = view
+  const { listen, calls, memory, gossip } = view
   const tone = view.state === 'up' ? 'good' : 'warn'
   const certificateMs = view.certificateExpiresAtMs - nowMs
   const certificate: Cell =
@@ -87,6 +87,14 @@ function toPairs(view: StatusView, nowMs: number): [string, Cell][] {
     ['services', `${view.services}, by ${view.routes} routes`],
     ['calls made', `${calls.total}, ${calls.failed} failed, ${calls.inFlight} in flight`],
     ['memory', `${formatBytes(memory.rssBytes)}, heap ${formatBytes(memory.heapBytes)}`],
+    ...gossip.heldBack.map(({ service, forMs }): [string, Cell] => [
+      'held back',
+      { text: `${service} comes and goes: told of again in ${formatSpan(forMs)}`, tone: 'warn' },
+    ]),
+    ...Object.entries(gossip.refused).map(([reason, count]): [string, Cell] => [
+      'refused',
+      { text: `${count} from the mesh: ${reason}`, tone: 'warn' },
+    ]),
     ...view.registries.map(({ name, problem }): [string, Cell] => [
       'registry',
       problem === null ? `${name}: ok` : { text: `${name}: ${problem}`, tone: 'bad' },

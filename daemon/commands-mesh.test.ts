@@ -99,6 +99,8 @@ test('status tells all, and which registry has a problem', async () => {
       'services     1, by 2 routes',
       'calls made   1024, 2 failed, 3 in flight',
       'memory       82 MB, heap 40 MB',
+      'held back    flaky comes and goes: told of again in 12s',
+      'refused      3 from the mesh: bad-signature',
       'registry     file services.yaml: ok',
       'registry     http: the state file cannot be written',
       '',

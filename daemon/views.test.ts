@@ -106,6 +106,22 @@ describe('the views', () => {
     ])
   })
 
+  test('status tells what is held back and what was refused, and counts routes without asking for each', () => {
+    const { views, router } = createViews()
+    const flaky = { name: 'flaky', protocol: 'http' as const, instances: 1, healthy: 1, weight: 1, labels: {} }
+    for (let i = 0; i < 12; i++) {
+      router.step({ type: 'local', service: { ...flaky, instances: i % 2, healthy: i % 2 } }, NOW_MS + i * 100)
+      router.step({ type: 'wake' }, NOW_MS + i * 100 + 50)
+    }
+    router.step({ type: 'frame', from: 'id-near', bytes: Uint8Array.of(0xc1) }, NOW_MS)
+    const { gossip, routes } = views.status()
+    expect(gossip.refused).toEqual({ 'bad-frame': 1 })
+    expect(gossip.heldBack).toEqual([{ service: 'flaky', forMs: expect.any(Number) }])
+    expect(gossip.heldBack[0]?.forMs).toBeGreaterThan(0)
+    expect(gossip.heldBytes).toBeGreaterThan(0)
+    expect(routes).toBe(router.table.routeCount)
+  })
+
   test('a node that is stopping says so of itself', () => {
     expect(createViews('draining').views.nodes()[0]).toMatchObject({ node: 'me', state: 'draining' })
   })
@@ -186,7 +202,8 @@ describe('the views', () => {
         mesh: 'test',
         state: 'up',
         services: 2,
-        routes: 4,
+        // Also that of a node which has not said yet who it is.
+        routes: 5,
         advertise: ['203.0.113.7'],
       },
       nodes: { known: 4, reachable: 3 },

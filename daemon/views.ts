@@ -11,6 +11,7 @@ import type {
   AdminBackend,
   ExplainCandidate,
   ExplainView,
+  GossipView,
   LinkView,
   ListenView,
   NodeView,
@@ -49,7 +50,6 @@ export class Views implements AdminBackend {
     const { identity, version, router, catalog } = this.deps
     const nodes = this.nodes()
     const { rss, heapUsed } = process.memoryUsage()
-    const routes = [...router.table.services()].flatMap(service => router.table.explain(service))
     return {
       node: identity.name,
       id: identity.nodeId,
@@ -64,11 +64,21 @@ export class Views implements AdminBackend {
       advertise: this.deps.advertise(),
       nodes: { known: nodes.length, reachable: nodes.filter(node => node.state !== 'unreachable').length },
       services: [...router.table.services()].length,
-      routes: routes.length,
+      routes: router.table.routeCount,
       registries: catalog.sources().map(({ name, problem }) => ({ name, problem: problem ?? null })),
       calls: this.deps.calls(),
       memory: { rssBytes: rss, heapBytes: heapUsed },
+      gossip: this.gossip(),
     }
+  }
+
+  private gossip(): GossipView {
+    const { router, nowMs } = this.deps
+    const heldBack = router.dampedServices(nowMs()).map(({ service, untilMs }) => ({
+      service,
+      forMs: Math.max(0, Math.round(untilMs - nowMs())),
+    }))
+    return { heldBytes: router.heldBytes(), heldBack, refused: Object.fromEntries(router.refused) }
   }
 
   nodes(): NodeView[] {

@@ -13,7 +13,7 @@ import { HttpClient } from './http-client.ts'
 const FIELDS = {
   status: [
     ...['node', 'id', 'mesh', 'region', 'version', 'state', 'startedAtMs', 'uptimeMs', 'certificateExpiresAtMs'],
-    ...['listen', 'advertise', 'nodes', 'services', 'routes', 'registries', 'calls', 'memory'],
+    ...['listen', 'advertise', 'nodes', 'services', 'routes', 'registries', 'calls', 'memory', 'gossip'],
   ],
   nodes: ['node', 'id', 'region', 'state', 'rttMs', 'via', 'version'],
   links: [
