@@ -90,6 +90,8 @@ const ANSWER_WAIT_MS = 200
 const HELD_BYTES_MAX = 512 * 1024 * 1024
 /** What one neighbour may send: ten times what the busiest mesh that was simulated needs, and a full table at once. */
 const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
+/** What one neighbour may ask to be told, as much: a digest of a few bytes asks for a quarter of a megabyte. */
+const ANSWER_RATE = NEIGHBOUR_RATE
 /** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 /** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
@@ -125,6 +127,7 @@ interface Neighbour {
   /** When it was last asked about strangers. */
   askedAtMs: number
   readonly rate: RateLimit
+  readonly answers: RateLimit
 }
 
 /**
@@ -238,7 +241,8 @@ export class Router {
 
   private onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
     const rate = new RateLimit(NEIGHBOUR_RATE, nowMs)
-    this.neighbours.set(to, { handOn: false, askedAtMs: Number.NEGATIVE_INFINITY, rate })
+    const answers = new RateLimit(ANSWER_RATE, nowMs)
+    this.neighbours.set(to, { handOn: false, askedAtMs: Number.NEGATIVE_INFINITY, rate, answers })
     const given = this.providers.onLinkUp(to, this.neighbours.size, this.providersWanted())
     if (given !== undefined) this.sendSummary(given)
     const isReached = this.isReached(to, nowMs)
@@ -455,9 +459,11 @@ export class Router {
     const proofs: Uint8Array[] = []
     const missing: SignedBatch[] = []
     let bytes = 0
+    const answers = this.neighbours.get(from)?.answers
+    const bytesMax = Math.min(ANSWER_BYTES_MAX, answers?.left(nowMs) ?? ANSWER_BYTES_MAX)
     const offer = (origin: NodeId, log: OriginLog, proof: Uint8Array): void => {
       const their = theirs.get(origin)
-      if (bytes >= ANSWER_BYTES_MAX || (their !== undefined && their.incarnation > log.incarnation)) return
+      if (bytes >= bytesMax || (their !== undefined && their.incarnation > log.incarnation)) return
       if (their === undefined) {
         proofs.push(proof)
         bytes += proof.length
@@ -478,6 +484,7 @@ export class Router {
       if (peer !== undefined) offer(origin, peer.log, peer.proof)
       else if (origin === this.deps.self) offer(origin, this.own.log, this.deps.proof)
     }
+    answers?.take(Math.min(bytes, bytesMax), nowMs)
     for (const bytes of packBatches(proofs, missing, true)) this.effects.push({ type: 'send', to: from, bytes })
     // Also when there is nothing to tell: who has asked waits for the end of the answer before it asks elsewhere.
     this.sendSummary(from)

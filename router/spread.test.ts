@@ -173,6 +173,28 @@ describe('making up for what was lost', () => {
     expect(answeredMax).toBeLessThan(320 * 1024)
   })
 
+  test('who asks for everything again and again gets a hundred megabytes at once, then eight a second', () => {
+    const me = linked(['b'])
+    const labels = { note: 'x'.repeat(200) }
+    const entries = Array.from({ length: 60 }, (_, i) => [
+      serviceKey(`s${i}`),
+      encodeServiceInfo(orders(1, { labels })),
+    ])
+    const names = Array.from({ length: 25 }, (_, i) => `o${i}`)
+    for (const name of names) me.batches('b', [batch(name, 1, Object.fromEntries(entries))], [name])
+    const ask = (times: number): number => {
+      me.sent = []
+      for (let i = 0; i < times; i++) me.frame('b', { type: 'digest', versions: new Map(), reply: false })
+      return me.sent.reduce((sum, { bytes }) => sum + bytes.length, 0) / 1024 / 1024
+    }
+    expect(ask(1)).toBeGreaterThan(0.2)
+    const atOnce = ask(700)
+    expect(atOnce).toBeGreaterThan(100)
+    expect(atOnce).toBeLessThan(130)
+    me.pass(1000)
+    expect(ask(100)).toBeLessThan(10)
+  })
+
   test('an answer that brings nothing new is not asked for again at once', () => {
     const me = linked(['b']).pass(1000)
     me.takeSent()
