@@ -99,7 +99,7 @@ const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
 /** In a storm of links, paths are searched this often at most to judge how urgent a link is. */
-const REACH_MS = 200
+const REACH_MS = 1000
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
