@@ -1,4 +1,5 @@
 import type { Version } from './frame.ts'
+import { endHash, hashText, runHash } from './hash.ts'
 import type { NodeId } from './model.ts'
 
 /** Hashes kept, one for each share of the origins; a summary sends as many as the number of origins is worth. */
@@ -93,22 +94,5 @@ function bucketsFor(origins: number): number {
 }
 
 function bucketOf(origin: NodeId, count: number): number {
-  return hashText(origin, 0x811c9dc5) & (count - 1)
-}
-
-/** FNV-1a finished as murmur3 does; 32 bits, unsigned. Over UTF-16 units: ids are ASCII. */
-export function hashText(text: string, seed: number): number {
-  return endHash(runHash(text, seed))
-}
-
-function runHash(text: string, seed: number): number {
-  let hash = seed
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  return hash
-}
-
-function endHash(run: number): number {
-  let hash = Math.imul(run ^ (run >>> 16), 0x85ebca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
+  return hashText(origin) & (count - 1)
 }

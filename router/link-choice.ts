@@ -1,9 +1,6 @@
-import { hashText } from './digest-index.ts'
 import { nodeTail } from './entry.ts'
+import { hashText } from './hash.ts'
 import type { NodeId } from './model.ts'
-
-/** Any will do, as long as it stays: another one would move every random link. FNV's offset basis. */
-const HASH_SEED = 0x811c9dc5
 
 export interface LinkChoiceOptions {
   /** Up to this many nodes, everyone links to everyone: 64 nodes are 63 heartbeats a second, and every call is one hop. */
@@ -64,7 +61,7 @@ function least(self: NodeId, peers: readonly LinkPeer[], count: number, rankOf: 
     const rank = rankOf(peer)
     const last = chosen[count - 1]
     if (!Number.isFinite(rank) || count === 0 || (last !== undefined && rank > last.rank)) continue
-    const ranked = { node: peer.node, rank, hash: hashText(`${nodeTail(self)} ${nodeTail(peer.node)}`, HASH_SEED) }
+    const ranked = { node: peer.node, rank, hash: hashText(`${nodeTail(self)} ${nodeTail(peer.node)}`) }
     if (last !== undefined && !isBefore(ranked, last)) continue
     if (last !== undefined) chosen.pop()
     const at = chosen.findIndex(other => isBefore(ranked, other))

@@ -20,8 +20,3 @@ export interface Path {
 export function linkCostMs(link: LinkInfo): number {
   return link.rttMs * (1 + 2 * Math.min(link.lossRatio, 1)) + HOP_COST_MS
 }
-
-export function isSamePath(a: Path, b: Path): boolean {
-  if (a.costMs !== b.costMs || a.rttMs !== b.rttMs || a.path.length !== b.path.length) return false
-  return a.path.every((node, i) => node === b.path[i])
-}

@@ -1,4 +1,5 @@
 import type { NodeId } from './model.ts'
+import { pickOne } from './pick.ts'
 
 /** A provider is left for another that has so many fewer to hand on to: a difference of one is no gain. */
 const LOAD_GAP = 2
@@ -32,7 +33,7 @@ export class Providers {
       return undefined
     }
     if (this.random() * links >= wanted) return undefined
-    const given = this.pick([...this.chosen])
+    const given = pickOne([...this.chosen], this.random)
     if (given !== undefined) this.chosen.delete(given)
     this.chosen.add(node)
     return given
@@ -42,7 +43,10 @@ export class Providers {
   onLinkDown(node: NodeId): NodeId | undefined {
     this.loads.delete(node)
     if (!this.chosen.delete(node)) return undefined
-    const next = this.pick([...this.loads.keys()].filter(other => !this.chosen.has(other)))
+    const next = pickOne(
+      [...this.loads.keys()].filter(other => !this.chosen.has(other)),
+      this.random,
+    )
     if (next !== undefined) this.chosen.add(next)
     return next
   }
@@ -58,9 +62,8 @@ export class Providers {
     if (left === undefined) return undefined
     const mostLoad = this.load(left) - LOAD_GAP
     // Any of them, not the least: everyone would run to the same one.
-    const taken = this.pick(
-      [...this.loads].flatMap(([node, load]) => (load <= mostLoad && !this.has(node) ? [node] : [])),
-    )
+    const lighter = [...this.loads].flatMap(([node, load]) => (load <= mostLoad && !this.has(node) ? [node] : []))
+    const taken = pickOne(lighter, this.random)
     if (taken === undefined) return undefined
     this.chosen.delete(left)
     this.chosen.add(taken)
@@ -72,9 +75,5 @@ export class Providers {
 
   private load(node: NodeId): number {
     return this.loads.get(node) ?? 0
-  }
-
-  private pick(from: readonly NodeId[]): NodeId | undefined {
-    return from[Math.floor(this.random() * from.length)]
   }
 }

@@ -1,5 +1,5 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
-import { type Batch, type BatchHead, decodeBatch, peekBatch, SigningBuffer, signedBytes } from './batch.ts'
+import { type Batch, type BatchHead, decodeBatch, peekBatch, SigningBuffer } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
 import {
@@ -17,6 +17,7 @@ import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './m
 import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
+import { pickOne } from './pick.ts'
 import { Providers } from './providers.ts'
 import { RateLimit } from './rate-limit.ts'
 import type { RouteFilter } from './route-filter.ts'
@@ -157,8 +158,6 @@ export class Router {
   /** Some neighbour has shown to know nothing that this node does not. */
   private isSettled = false
   private reachAtMs = Number.NEGATIVE_INFINITY
-  /** Neighbours that asked this node to hand on. */
-  private load = 0
   /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
   private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
   private bytesHeld = 0
@@ -262,7 +261,6 @@ export class Router {
   }
 
   private onLinkDown(to: NodeId, isPlanned: boolean, nowMs: number): void {
-    if (this.neighbours.get(to)?.handOn) this.load--
     this.neighbours.delete(to)
     if (this.asked?.node === to) this.asked = undefined
     const next = this.providers.onLinkDown(to)
@@ -298,14 +296,14 @@ export class Router {
   private onBatches(from: NodeId, { proofs, batches, isAnswer }: Batches, nowMs: number): void {
     for (const proof of proofs) this.onProof(from, proof, nowMs)
     // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
-    const isNews = !isAnswer || this.isSettled
+    const isHandedOn = (!isAnswer || this.isSettled) && this.askers().length > 0
     let isFresh = false
     for (const { payload, signature } of batches) {
       const batch = this.onBatch(from, payload, signature, nowMs)
       if (batch === undefined) continue
       isFresh = true
       const { origin, incarnation, seq } = batch
-      if (isNews && this.load > 0) this.fresh.add({ from, origin, incarnation, seq }, nowMs)
+      if (isHandedOn) this.fresh.add({ from, origin, incarnation, seq }, nowMs)
     }
     if (!isFresh) return
     if (isAnswer && this.asked?.node === from) {
@@ -404,7 +402,7 @@ export class Router {
   private onOwnBatch(batch: Batch, nowMs: number): void {
     const { incarnation, contiguous } = this.own.log
     const known = batch.incarnation < incarnation || (batch.incarnation === incarnation && batch.seq <= contiguous)
-    if (known || !this.deps.verify(batch.origin, signedBytes(batch.payload), batch.signature)) return
+    if (known || !this.deps.verify(batch.origin, this.signing.signedBytes(batch.payload), batch.signature)) return
     this.note('outbid', { reason: `a record of this node at incarnation ${batch.incarnation} is known to others` })
     this.own.reincarnate(batch.incarnation)
     this.publish(nowMs)
@@ -422,22 +420,20 @@ export class Router {
     this.providers.onLoad(from, load)
     if (neighbour !== undefined && neighbour.handOn !== handOn) {
       neighbour.handOn = handOn
-      this.load += handOn ? 1 : -1
       // Who came where many are learns it at once, and may think better of it.
-      if (handOn && this.load > this.options.providers + LOAD_SPARE) this.sendSummary(from)
+      if (handOn && this.askers().length > this.options.providers + LOAD_SPARE) this.sendSummary(from)
     }
     const scope = this.index.compare(hashes)
     // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
     const answer = this.asked?.node === from && nowMs < this.asked.untilMs ? this.asked : undefined
     if (this.asked?.node === from) this.asked = undefined
-    if (answer?.isFruitful)
-      for (const [to, { handOn }] of this.neighbours) if (handOn && to !== from) this.sendSummary(to)
+    if (answer?.isFruitful) for (const to of this.askers()) if (to !== from) this.sendSummary(to)
     if (scope === undefined) {
       this.isSettled = true
       return
     }
     // The rest of a long answer comes from others, or one neighbour would bear it all.
-    const [next = from] = answer?.isFruitful ? this.pick([...this.neighbours.keys()], 1) : [from]
+    const next = (answer?.isFruitful ? this.anyNeighbour() : undefined) ?? from
     const isVain = answer?.isFruitful === false
     if (isVain || !this.ask(next, true, scope, nowMs)) this.expectNews(nowMs)
   }
@@ -496,19 +492,23 @@ export class Router {
 
   /** Each time from another one on: who asks several neighbours in turn gets another part from each. */
   private originsFromAnywhere(scope: Scope | undefined): NodeId[] {
-    const origins = [...this.index.originsIn(scope)]
+    const origins = this.index.originsIn(scope)
     const first = Math.floor(this.deps.random() * origins.length)
     return [...origins.slice(first), ...origins.slice(0, first)]
   }
 
   private isBehind(theirs: ReadonlyMap<NodeId, Version>): boolean {
     for (const [origin, their] of theirs) {
-      const log = origin === this.deps.self ? this.own.log : this.peers.get(origin)?.log
+      const log = this.logOf(origin)
       if (log === undefined) {
         if (!this.wasForgotten(origin, their)) return true
       } else if (isNewer(their, log)) return true
     }
     return false
+  }
+
+  private logOf(origin: NodeId): OriginLog | undefined {
+    return origin === this.deps.self ? this.own.log : this.peers.get(origin)?.log
   }
 
   private wasForgotten(origin: NodeId, version: Version): boolean {
@@ -541,7 +541,7 @@ export class Router {
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
       this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
       const balanced = this.providers.balance()
-      const [random] = this.pick([...this.neighbours.keys()], 1)
+      const random = this.anyNeighbour()
       for (const to of balanced ?? [random]) if (to !== undefined) this.sendSummary(to)
     }
     if (this.sweepAtMs === Number.POSITIVE_INFINITY) this.sweepAtMs = nowMs + SWEEP_MS
@@ -594,8 +594,7 @@ export class Router {
   private handOn(nowMs: number): void {
     const all = this.fresh.take(nowMs)
     let whole: Uint8Array[] | undefined
-    for (const [to, { handOn }] of this.neighbours) {
-      if (!handOn) continue
+    for (const to of this.askers()) {
       const its = all.filter(({ from, origin }) => from !== to && origin !== to)
       // Most get the same.
       if (its.length === all.length) whole ??= this.packFresh(all)
@@ -618,19 +617,31 @@ export class Router {
     return packBatches(proofs, batches)
   }
 
+  /** Neighbours that have asked this node to hand on what is fresh. */
+  private askers(): NodeId[] {
+    const askers: NodeId[] = []
+    for (const [node, { handOn }] of this.neighbours) if (handOn) askers.push(node)
+    return askers
+  }
+
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
     return this.neighbours.size < this.peers.size ? this.options.providers : this.options.providers - 1
   }
 
   private sendSummary(to: NodeId): void {
-    this.send(to, { type: 'summary', hashes: this.index.summary(), handOn: this.providers.has(to), load: this.load })
+    this.send(to, {
+      type: 'summary',
+      hashes: this.index.summary(),
+      handOn: this.providers.has(to),
+      load: this.askers().length,
+    })
   }
 
   private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {
     const versions = new Map<NodeId, Version>()
     for (const node of this.index.originsIn(scope)) {
-      const log = node === this.deps.self ? this.own.log : this.peers.get(node)?.log
+      const log = this.logOf(node)
       if (log !== undefined && versions.size < DIGEST_ORIGINS_MAX) versions.set(node, versionOf(log))
     }
     for (const [node, version] of this.forgotten) {
@@ -644,13 +655,8 @@ export class Router {
     this.effects.push({ type: 'send', to, bytes: encodeGossipFrame(frame) })
   }
 
-  private pick(from: readonly NodeId[], count: number): NodeId[] {
-    const left = [...from]
-    const picked: NodeId[] = []
-    while (picked.length < count && left.length > 0) {
-      picked.push(...left.splice(Math.floor(this.deps.random() * left.length), 1))
-    }
-    return picked
+  private anyNeighbour(): NodeId | undefined {
+    return pickOne([...this.neighbours.keys()], this.deps.random)
   }
 
   private refuse(code: string, from: NodeId, reason: string): void {

@@ -1,3 +1,4 @@
+import { BoundedMap } from './bounded-map.ts'
 import {
   decodeLinkInfo,
   decodeNodeInfo,
@@ -10,7 +11,7 @@ import {
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
-import { HOPS_MAX, isSamePath, type Path } from './paths.ts'
+import { HOPS_MAX, type Path } from './paths.ts'
 import { filterKey, matchesFilter, type RouteFilter } from './route-filter.ts'
 
 /** Why a node does not take calls for a service now; `ready` if it does. */
@@ -45,8 +46,6 @@ interface Member {
   /** As of the paths of `pathsVersion`. */
   costMs: number
   pathsVersion: number
-  /** The last path that was asked for; kept while it is still the same. */
-  path: Path | undefined
 }
 
 /** Who offers one service. `routes` stands in the order in which it was last wanted. */
@@ -71,11 +70,12 @@ export class Table {
   private readonly members = new Map<NodeId, Member>()
   private readonly links = new LinkGraph()
   private readonly offers = new Map<ServiceName, Offer>()
-  private readonly infos = new Map<string, ServiceInfo>()
-  private readonly kinds = new Map<string, EntryKind>()
-  /** Undefined: a link has changed since. */
+  private readonly infos = new BoundedMap<string, ServiceInfo>(INFOS_MAX)
+  private readonly kinds = new BoundedMap<string, EntryKind>(KINDS_MAX)
+  /** As last searched. */
   private paths: ShortestPaths | undefined
-  private lastPaths: ShortestPaths | undefined
+  /** A link has changed since. */
+  private arePathsOld = true
   private pathsVersion = 0
   /** Routes in the table, whether they take calls or not. */
   routeCount = 0
@@ -113,7 +113,7 @@ export class Table {
 
   forget(origin: NodeId): void {
     const member = this.members.get(origin)
-    for (const name of [...(member?.services.keys() ?? [])]) if (member) this.withdraw(member, name)
+    if (member !== undefined) for (const name of [...member.services.keys()]) this.withdraw(member, name)
     this.members.delete(origin)
     this.links.forget(origin)
     this.onLinksChanged()
@@ -149,15 +149,10 @@ export class Table {
     return this.links.get(node, to)
   }
 
-  /** How many links `node` states. */
-  linkCount(node: NodeId): number {
-    return this.links.countOf(node)
-  }
-
   /** Whether a path led to `node` when paths were last searched; now, if `isFresh`. */
   isReached(node: NodeId, isFresh: boolean): boolean {
-    if (isFresh || this.lastPaths === undefined) return this.rttMs(node) !== undefined
-    return this.lastPaths.rttMs(node) !== undefined
+    const paths = isFresh || this.paths === undefined ? this.knownPaths() : this.paths
+    return paths.rttMs(node) !== undefined
   }
 
   /** Round trip to `node` along its path, milliseconds; undefined: no way. */
@@ -167,8 +162,7 @@ export class Table {
 
   /** How calls get to `node` now; undefined: no way. */
   path(node: NodeId): Path | undefined {
-    const member = this.members.get(node)
-    return member === undefined ? this.knownPaths().get(node) : this.pathOf(member)
+    return this.knownPaths().get(node)
   }
 
   /**
@@ -193,7 +187,6 @@ export class Table {
     const key = filterKey(filter)
     const known = offer.filtered.get(key)
     if (known !== undefined) return known
-    if (offer.filtered.size >= FILTERS_MAX) offer.filtered.clear()
     const found = this.collect(offer, filter)
     offer.filtered.set(key, found)
     return found
@@ -212,7 +205,6 @@ export class Table {
     const known = this.kinds.get(key)
     if (known !== undefined) return known
     const kind = entryKind(key)
-    if (this.kinds.size >= KINDS_MAX) this.kinds.clear()
     if (kind !== undefined) this.kinds.set(key, kind)
     return kind
   }
@@ -240,7 +232,8 @@ export class Table {
   }
 
   private open(name: ServiceName): Offer {
-    const offer = { name, routes: [], version: -1, ready: undefined, filtered: new Map() }
+    const filtered = new BoundedMap<string, readonly Candidate[]>(FILTERS_MAX)
+    const offer = { name, routes: [], version: -1, ready: undefined, filtered }
     this.offers.set(name, offer)
     return offer
   }
@@ -262,7 +255,6 @@ export class Table {
     const key = infoKey(info)
     const known = this.infos.get(key)
     if (known !== undefined) return known
-    if (this.infos.size >= INFOS_MAX) this.infos.clear()
     this.infos.set(key, info)
     return info
   }
@@ -300,7 +292,7 @@ export class Table {
   private view(service: ServiceName, route: Route): RouteView | undefined {
     const { member, info, sinceMs } = route
     if (member.info === undefined) return undefined
-    const path = this.pathOf(member)
+    const path = this.path(member.node)
     invariant(path === undefined || !path.path.includes(this.self), 'a path leads through the node it starts at')
     return {
       ...info,
@@ -322,29 +314,23 @@ export class Table {
     const known = this.members.get(node)
     if (known !== undefined) return known
     const costMs = Number.POSITIVE_INFINITY
-    const created = { node, info: undefined, services: new Map(), costMs, pathsVersion: -1, path: undefined }
+    const created = { node, info: undefined, services: new Map(), costMs, pathsVersion: -1 }
     this.members.set(node, created)
     return created
   }
 
   private onLinksChanged(): void {
-    this.paths = undefined
+    this.arePathsOld = true
     this.version++
   }
 
   private knownPaths(): ShortestPaths {
-    if (this.paths === undefined) {
+    if (this.paths === undefined || this.arePathsOld) {
       this.paths = this.links.shortestPaths(this.self, this.hopsMax)
-      this.lastPaths = this.paths
+      this.arePathsOld = false
       this.pathsVersion++
     }
     return this.paths
-  }
-
-  private pathOf(member: Member): Path | undefined {
-    const found = this.knownPaths().get(member.node)
-    if (found === undefined || member.path === undefined || !isSamePath(found, member.path)) member.path = found
-    return member.path
   }
 }
 

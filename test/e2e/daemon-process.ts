@@ -214,14 +214,6 @@ export class DaemonProcess {
     return Number(kilobytes) * 1024
   }
 
-  /** User and system CPU time of the process since its start, milliseconds. Linux counts in ticks of 10 ms. */
-  cpuMs(): number {
-    const stat = readFileSync(`/proc/${this.pid}/stat`, 'utf8')
-    // Fields 14 and 15 of proc(5); the second, the name, may hold spaces, so they are counted from its end.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return (Number(fields[11]) + Number(fields[12])) * 10
-  }
-
   // Talking to it ----------------------------------------------------------------------------------------------------
 
   /** Runs `flatmesh ...words --config <this node's>` and waits for its end. Any exit code is an answer. */

@@ -1,3 +1,5 @@
+import { hashText } from '../../router/hash.ts'
+
 /** A seeded source of chance: the same seed, the same run. sfc32 after C. Doty-Humphrey's PractRand. */
 export function seededRandom(seed: number): () => number {
   let a = 0x9e3779b9 ^ seed
@@ -23,16 +25,7 @@ export function seededRandom(seed: number): () => number {
  * The purpose is part of the seed; equal purposes give equal streams.
  */
 export function randomFor(seed: number, purpose: string): () => number {
-  return seededRandom(hash32(`${seed} ${purpose}`))
-}
-
-/** FNV-1a, finished as murmur3 does; 32 bits. */
-export function hash32(text: string): number {
-  let hash = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
+  return seededRandom(hashText(`${seed} ${purpose}`))
 }
 
 /** One of `items`, which must not be empty. */

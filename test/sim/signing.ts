@@ -1,5 +1,6 @@
 import { createHash, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto'
 import { decodeBatch } from '../../router/batch.ts'
+import { BoundedMap } from '../../router/bounded-map.ts'
 import type { NodeId } from '../../router/model.ts'
 import type { RouterDeps } from '../../router/router.ts'
 import { randomFor } from './rng.ts'
@@ -26,7 +27,7 @@ export class SimSigning {
   signed = 0
   checked = 0
   private readonly kind: 'stub' | 'ed25519'
-  private readonly decoded = new Map<number, ReturnType<typeof decodeBatch>>()
+  private readonly decoded = new BoundedMap<number, ReturnType<typeof decodeBatch>>(DECODED_MAX)
   private readonly keys = new Map<NodeId, { privateKey: KeyObject; publicKey: KeyObject }>()
 
   constructor(kind: 'stub' | 'ed25519') {
@@ -61,7 +62,6 @@ export class SimSigning {
       return { ok: true, batch: { ...known.batch, payload, signature } }
     }
     const decoded = decodeBatch(new Uint8Array(payload), signature)
-    if (this.decoded.size >= DECODED_MAX) this.decoded.clear()
     this.decoded.set(key, decoded)
     return decoded
   }

@@ -91,10 +91,6 @@ export class SimMesh {
     return node
   }
 
-  byNodeId(id: NodeId): SimNode | undefined {
-    return this.byId.get(id)
-  }
-
   /** Names in place of ids, for people. */
   nameOf(id: NodeId): string {
     return this.byId.get(id)?.name ?? id

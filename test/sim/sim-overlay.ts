@@ -108,13 +108,6 @@ export class SimOverlay {
     return there !== undefined && back !== undefined && !there.conditions.blocked && !back.conditions.blocked
   }
 
-  /** Mean round trip, milliseconds; undefined without a wire. */
-  meanRttMs(a: SimNode, b: SimNode): number | undefined {
-    const [there, back] = [this.wire(a, b), this.wire(b, a)]
-    if (there === undefined || back === undefined) return undefined
-    return meanMs(there) + meanMs(back)
-  }
-
   // A node's life ------------------------------------------------------------------------------------------------
 
   /** The node begins to look after its links. */
