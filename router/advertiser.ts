@@ -98,10 +98,10 @@ export class Advertiser {
     this.change(key, value, nowMs)
   }
 
-  /** `isReached`: calls get there already, so that others can wait for the news. */
-  onLinkUp(to: NodeId, rttMs: number, isReached: boolean, nowMs: number): void {
+  /** `isUrgent`: calls get there no other way, so that others wait for the news. */
+  onLinkUp(to: NodeId, rttMs: number, isUrgent: boolean, nowMs: number): void {
     // The first measure is taken while both ends are busy with each other: a better one is told soon.
-    const withinMs = isReached ? this.linkNewsMs : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
+    const withinMs = !isUrgent ? this.linkNewsMs : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
     this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, withinMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
@@ -138,6 +138,11 @@ export class Advertiser {
     this.linkNewsMs = Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE)
   }
 
+  /** What waits to be told cannot wait long. */
+  hurry(nowMs: number): void {
+    if (this.record.dirty) this.publishAtMs = Math.min(this.publishAtMs, nowMs + LINK_BURST_MS)
+  }
+
   /** When `publish` has something to do. */
   get nextAtMs(): number {
     return this.publishAtMs
@@ -163,7 +168,7 @@ export class Advertiser {
   /** Signs and gives all that changed, with the keys whose value is another one now. */
   publish(nowMs: number): { batches: Batch[]; changed: Changes } {
     this.publishAtMs = Number.POSITIVE_INFINITY
-    if (!this.record.dirty) return { batches: [], changed: new Map() }
+    if (!this.record.dirty) return { batches: [], changed: [] }
     this.pace.take(1, nowMs)
     return this.record.publish()
   }

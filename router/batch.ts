@@ -1,5 +1,6 @@
 import type { NodeId } from './model.ts'
 import { decodeMsgpack, encodeMsgpack } from './msgpack.ts'
+import { TextPool } from './text-pool.ts'
 
 /**
  * A batch: some entries of one node's record, signed by that node, passed on by others byte for byte.
@@ -68,6 +69,10 @@ export function encodeBatchPayload(
   return encodeMsgpack([BATCH_VERSION, batch.origin, batch.incarnation, batch.seq, batch.base, flat])
 }
 
+/** Ids of nodes read lately: those of a few meshes of the largest size. */
+const IDS_MAX = 16_384
+const ids = new TextPool(IDS_MAX)
+
 /** Which batch of whom, read from its first bytes. */
 export type BatchHead = Pick<Batch, 'origin' | 'incarnation' | 'seq'>
 
@@ -91,7 +96,7 @@ export function peekBatch(payload: Uint8Array): BatchHead | undefined {
   if (incarnation === undefined) return undefined
   const seq = readCount(view, incarnation.end)
   if (seq === undefined) return undefined
-  const origin = String.fromCharCode(...payload.subarray(from, end))
+  const origin = ids.read(payload, from, end)
   return { origin, incarnation: incarnation.value, seq: seq.value }
 }
 

@@ -22,6 +22,8 @@ export interface Scope {
  */
 export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
+  /** The hashes as last folded; undefined after a change. */
+  private last: Uint8Array | undefined
   private readonly known = new Map<NodeId, { readonly bucket: number; readonly begun: number; hash: number }>()
 
   set(origin: NodeId, version: Version): void {
@@ -34,6 +36,7 @@ export class DigestIndex {
     const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, known.begun))
     this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash ^ hash
     known.hash = hash
+    this.last = undefined
   }
 
   delete(origin: NodeId): void {
@@ -41,6 +44,7 @@ export class DigestIndex {
     if (known === undefined) return
     this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash
     this.known.delete(origin)
+    this.last = undefined
   }
 
   /** Origins that fall into these buckets; undefined: all. */
@@ -66,7 +70,13 @@ export class DigestIndex {
     return indexes.size === 0 ? undefined : { count: theirs.length / 4, indexes }
   }
 
+  /** Asked for again and again in the same width, often without a change between. Not to be changed. */
   private folded(count: number): Uint8Array {
+    if (this.last?.length !== count * 4) this.last = this.fold(count)
+    return this.last
+  }
+
+  private fold(count: number): Uint8Array {
     const bytes = new Uint8Array(count * 4)
     const view = new DataView(bytes.buffer)
     for (let bucket = 0; bucket < count; bucket++) {

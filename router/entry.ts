@@ -1,3 +1,4 @@
+import { BoundedMap } from './bounded-map.ts'
 import type { Labels, LinkInfo, NodeId, NodeInfo, Protocol, ServiceInfo, ServiceName } from './model.ts'
 import { SERVICE_NAME } from './model.ts'
 
@@ -20,7 +21,20 @@ export function nodeTail(node: NodeId): string {
 
 export type EntryKind = { kind: 'node' } | { kind: 'service'; name: ServiceName } | { kind: 'link'; toTail: string }
 
+/** Keys remembered with what they mean: the same stand in the records of many, and each is taken apart once. */
+const KINDS_MAX = 100_000
+const kinds = new BoundedMap<string, EntryKind>(KINDS_MAX)
+
+/** Undefined: of a kind that this version does not know. */
 export function entryKind(key: string): EntryKind | undefined {
+  const known = kinds.get(key)
+  if (known !== undefined) return known
+  const kind = readKind(key)
+  if (kind !== undefined) kinds.set(key, kind)
+  return kind
+}
+
+function readKind(key: string): EntryKind | undefined {
   if (key === NODE_KEY) return { kind: 'node' }
   if (key.startsWith('service/')) {
     const name = key.slice(8)

@@ -69,6 +69,14 @@ export class LinkGraph {
     return number === undefined ? 0 : this.edgesOf(number).to.length
   }
 
+  /** Nodes that state a link to `node` as it states one to them. */
+  linkedTo(node: NodeId): NodeId[] {
+    const number = this.find(node)
+    if (number === undefined) return []
+    const { to, costMs } = this.edgesOf(number)
+    return to.filter((_, at) => costMs[at] !== Number.POSITIVE_INFINITY).map(other => this.ids[other] as NodeId)
+  }
+
   /** Drops all that `node` states. */
   forget(node: NodeId): void {
     const number = this.find(node)

@@ -17,9 +17,8 @@ class Follower extends OriginLog {
   override apply(one: Batch): ApplyOutcome {
     const applied = super.apply(one)
     if (applied.outcome !== 'new') return applied
-    for (const [key, value] of applied.changed) {
-      // A key that nobody had is not told of as gone.
-      if (value === undefined) expect(this.values.delete(key)).toBe(true)
+    for (const { key, value } of applied.changed) {
+      if (value === undefined) this.values.delete(key)
       else this.values.set(key, value)
     }
     return applied
@@ -29,6 +28,8 @@ class Follower extends OriginLog {
     return this.values.get(key)
   }
 }
+
+const gone = (key: string): Entry => ({ key, value: undefined })
 
 function live({ values }: Follower): Record<string, unknown> {
   return Object.fromEntries([...values].sort(([a], [b]) => (a < b ? -1 : 1)))
@@ -152,7 +153,7 @@ describe('the log of an origin', () => {
           if (isSeen) expect(log.get('keep')).toBe(1)
           isSeen ||= log.get('keep') === 1
           if (applied.outcome === 'new' && log.get('keep') === undefined)
-            expect([...applied.changed.keys()]).not.toContain('keep')
+            expect(applied.changed.map(({ key }) => key)).not.toContain('keep')
         }
         expect(log.get('keep')).toBe(1)
       }),
@@ -167,7 +168,7 @@ describe('the log of an origin', () => {
     log.apply(batch(2, 1, { a: undefined }))
     expect(live(log)).toEqual({ keep: 1 })
     log.apply(batch(3, 3, { keep: 1 }))
-    expect([log.base, log.seqOf('a')]).toEqual([3, 0])
+    expect([log.base, log.batchesAfter(0).flatMap(({ keys }) => keys)]).toEqual([3, ['keep']])
     expect(log.apply(old)).toEqual({ outcome: 'stale' })
     expect(live(log)).toEqual({ keep: 1 })
   })
@@ -175,8 +176,9 @@ describe('the log of an origin', () => {
   test('a deletion is told as a change, whether by a tombstone or by its batch dropping out', () => {
     const log = new Follower('o')
     log.apply(batch(1, 1, { a: 1, b: 1 }))
-    expect(log.apply(batch(2, 1, { a: undefined }))).toEqual({ outcome: 'new', changed: new Map([['a', undefined]]) })
-    expect(log.apply(batch(3, 3, {}))).toEqual({ outcome: 'new', changed: new Map([['b', undefined]]) })
+    expect(log.apply(batch(2, 1, { a: undefined }))).toEqual({ outcome: 'new', changed: [gone('a')] })
+    // Also what was told before: a key that is not there any more cannot be gone twice.
+    expect(log.apply(batch(3, 3, {}))).toEqual({ outcome: 'new', changed: [gone('a'), gone('b')] })
   })
 
   test('a base takes effect only when every batch from it on is there', () => {
@@ -192,13 +194,7 @@ describe('the log of an origin', () => {
     const log = new Follower('o')
     log.apply(batch(1, 1, { a: 1, b: 1 }))
     const applied = log.apply(batch(3, 1, { b: 2 }, 2))
-    expect(applied).toEqual({
-      outcome: 'new',
-      changed: new Map([
-        ['a', undefined],
-        ['b', 2],
-      ]),
-    })
+    expect(applied).toEqual({ outcome: 'new', changed: [gone('a'), { key: 'b', value: 2 }] })
     expect([live(log), log.incarnation, log.contiguous]).toEqual([{ b: 2 }, 2, 0])
     expect(log.apply(batch(2, 1, { a: 9 }, 1))).toEqual({ outcome: 'stale' })
     expect(live(log)).toEqual({ b: 2 })
@@ -223,6 +219,36 @@ describe('the log of an origin', () => {
     expect(many.apply(batch(8193, 1, {})).outcome).toBe('over-limit')
     expect(many.apply(batch(1, 1, { a: 1 }, 2)).outcome).toBe('new')
     expect(many.bytes).toBe(10)
+  })
+
+  test('an origin may speak of so many keys and no more, however little each takes', () => {
+    const log = new Follower('o')
+    const entries = Object.fromEntries(Array.from({ length: 4096 }, (_, i) => [`k${i}`, 1]))
+    for (let seq = 1; seq <= 32; seq++) expect(log.apply(batch(seq, 1, entries)).outcome).toBe('new')
+    expect(log.apply(batch(33, 1, { a: 1 })).outcome).toBe('over-limit')
+    expect(log.apply(batch(33, 33, {})).outcome).toBe('new')
+    // Its base counts only when the batches down to it are there, which they are: room for as much again.
+    expect(log.apply(batch(34, 33, entries)).outcome).toBe('new')
+  })
+
+  test('a base that drops more keys than are looked for one by one drops just those that stand nowhere else', () => {
+    const log = new Follower('o')
+    const many = Object.fromEntries(Array.from({ length: 20 }, (_, i) => [`k${i}`, 1]))
+    log.apply(batch(1, 1, many))
+    log.apply(batch(2, 1, { k3: 2, k4: undefined }))
+    log.apply(batch(3, 2, { k5: 3 }))
+    expect(live(log)).toEqual({ k3: 2, k5: 3 })
+  })
+
+  test('what is kept is a copy: the frame it came in may be used for the next', () => {
+    const log = new OriginLog('o')
+    const first = { ...batch(1, 1, { a: 1 }), payload: new Uint8Array([1, 2, 3]), signature: new Uint8Array([4, 5]) }
+    log.apply(first)
+    first.payload.fill(9)
+    first.signature.fill(9)
+    const kept = log.batch(1)
+    expect([kept?.payload, kept?.signature]).toEqual([new Uint8Array([1, 2, 3]), new Uint8Array([4, 5])])
+    expect(log.batch(2)).toBe(undefined)
   })
 
   test('bytes are given back when the base moves', () => {

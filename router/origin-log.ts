@@ -1,15 +1,17 @@
-import type { Batch } from './batch.ts'
-import { BatchStore, type StoredBatch } from './batch-store.ts'
+import type { Batch, Entry } from './batch.ts'
+import { type KeptBatch, keepCopy, sizeOf } from './kept-batch.ts'
 import type { NodeId } from './model.ts'
 
 /** What is kept of one origin, at most. A record of 10,000 services is about 1 MiB; windows hold up to twice the record. */
 const ORIGIN_BYTES_MAX = 8 * 1024 * 1024
 const ORIGIN_BATCHES_MAX = 8192
-/** Keys, tombstones included: what 8 MiB of batches name at their shortest is more than anyone offers. */
-const ORIGIN_ENTRIES_MAX = 65_536
+/** Entries of all its batches: what 8 MiB name at their shortest is more than anyone offers. */
+const ORIGIN_ENTRIES_MAX = 131_072
+/** Keys that are looked for one by one; for more, those of the whole window are gathered first. */
+const KEYS_SEARCHED_MAX = 8
 
-/** Keys whose value is now another one; undefined: gone. */
-export type Changes = ReadonlyMap<string, unknown>
+/** Keys and what they mean now, one after the other; undefined: gone, if it was there. */
+export type Changes = readonly Entry[]
 
 export type ApplyOutcome =
   | { outcome: 'new'; changed: Changes }
@@ -18,8 +20,12 @@ export type ApplyOutcome =
   | { outcome: 'stale' }
   | { outcome: 'over-limit' }
 
+const DUPLICATE: ApplyOutcome = { outcome: 'duplicate' }
+const STALE: ApplyOutcome = { outcome: 'stale' }
+const OVER_LIMIT: ApplyOutcome = { outcome: 'over-limit' }
+
 /**
- * What this node knows of one origin's record: a window of that origin's batches, and which of them last spoke of each key.
+ * What this node knows of one origin's record: a window of that origin's batches.
  * The values themselves are told once, as changes: whoever wants them keeps them.
  *
  * The rule is only "newer wins" by (incarnation, seq), so two nodes that hold the same batches hold the same entries,
@@ -33,95 +39,137 @@ export class OriginLog {
   base = 1
   /** Every batch from `base` to here is held. `base - 1`: none. */
   contiguous = 0
-  /** Highest number held; 0: none. */
-  newest = 0
-  private readonly batches = new BatchStore()
-  /** The batch that last spoke of each key; negative: it spoke of its end. */
-  private readonly spoken = new Map<string, number>()
-  private readonly share: (key: string) => string
-
-  /** `share` gives one string for all that are equal: the same keys stand in the records of many. */
-  constructor(origin: NodeId, share: (key: string) => string = key => key) {
-    this.origin = origin
-    this.share = share
-  }
-
   /** Bytes of batches held. */
-  get bytes(): number {
-    return this.batches.bytes
+  bytes = 0
+  /** By number, lowest first; nearly always without gaps, and added to at the end. */
+  private readonly held: KeptBatch[] = []
+  private entries = 0
+  private readonly keep: (batch: Batch) => KeptBatch
+
+  /** `keep` gives what is kept of a batch. */
+  constructor(origin: NodeId, keep: (batch: Batch) => KeptBatch = batch => keepCopy(batch, key => key)) {
+    this.origin = origin
+    this.keep = keep
   }
 
-  /** Sequence number of the batch that last spoke of `key`; 0 if none did. */
-  seqOf(key: string): number {
-    return Math.abs(this.spoken.get(key) ?? 0)
+  /** Highest number held; 0: none. */
+  get newest(): number {
+    return this.held.at(-1)?.seq ?? 0
   }
 
   /** Whether the batch is held, or is of a part of the window that is over. */
   holds(seq: number): boolean {
-    return seq < this.base || this.batches.has(seq)
+    return seq < this.base || this.batch(seq) !== undefined
   }
 
-  batch(seq: number): StoredBatch | undefined {
-    return this.batches.get(seq)
+  batch(seq: number): KeptBatch | undefined {
+    const found = this.held[this.placeOf(seq)]
+    return found?.seq === seq ? found : undefined
   }
 
   /** Held batches with a number above `seq`, oldest first. */
-  batchesAfter(seq: number): StoredBatch[] {
-    return this.batches.after(seq)
+  batchesAfter(seq: number): readonly KeptBatch[] {
+    return this.held.slice(this.placeOf(seq + 1))
   }
 
   apply(batch: Batch): ApplyOutcome {
-    if (batch.incarnation < this.incarnation) return { outcome: 'stale' }
-    const changed = new Map<string, unknown>()
-    if (batch.incarnation > this.incarnation) this.restart(batch.incarnation, changed)
-    if (batch.seq < this.base) return { outcome: 'stale' }
-    if (this.batches.has(batch.seq)) return { outcome: 'duplicate' }
-    const size = batch.payload.length + batch.signature.length
+    if (batch.incarnation < this.incarnation) return STALE
+    const gone = batch.incarnation > this.incarnation ? this.restart(batch) : []
+    if (batch.seq < this.base) return STALE
+    const place = this.placeOf(batch.seq)
+    if (this.held[place]?.seq === batch.seq) return DUPLICATE
     const isTooMuch =
-      this.bytes + size > ORIGIN_BYTES_MAX ||
-      this.batches.size >= ORIGIN_BATCHES_MAX ||
-      this.spoken.size + batch.entries.length > ORIGIN_ENTRIES_MAX
-    if (isTooMuch) return { outcome: 'over-limit' }
+      this.bytes + sizeOf(batch) > ORIGIN_BYTES_MAX ||
+      this.held.length >= ORIGIN_BATCHES_MAX ||
+      this.entries + batch.entries.length > ORIGIN_ENTRIES_MAX
+    if (isTooMuch) return OVER_LIMIT
 
-    const { seq } = batch
-    this.batches.put(batch)
-    this.newest = Math.max(this.newest, seq)
-    for (const { key, value } of batch.entries) {
-      const known = this.spoken.get(key) ?? 0
-      if (Math.abs(known) > seq) continue
-      const shared = known === 0 ? this.share(key) : key
-      if (known > 0 || value !== undefined) changed.set(shared, value)
-      this.spoken.set(shared, value === undefined ? -seq : seq)
-    }
-    this.advanceBase(seq, changed)
-    while (this.batches.has(this.contiguous + 1)) this.contiguous++
-    return { outcome: 'new', changed }
+    const kept = this.keep(batch)
+    const newer = this.held.slice(place)
+    this.held.splice(place, 0, kept)
+    this.bytes += sizeOf(kept)
+    this.entries += kept.keys.length
+    const fresh = newer.length === 0 ? batch.entries : without(batch.entries, newer)
+    const dropped = this.advanceBase(place)
+    while (this.batch(this.contiguous + 1) !== undefined) this.contiguous++
+    const hasGone = gone.length > 0 || dropped.length > 0
+    return { outcome: 'new', changed: hasGone ? [...gone, ...fresh, ...dropped] : fresh }
   }
 
-  private restart(incarnation: number, changed: Map<string, unknown>): void {
-    for (const [key, seq] of this.spoken) if (seq > 0) changed.set(key, undefined)
-    this.spoken.clear()
-    this.batches.clear()
+  /** Where the batch `seq` stands, or would: the first that is not below it. */
+  private placeOf(seq: number): number {
+    const { held } = this
+    let low = 0
+    let high = held.length
+    // Without gaps, it is as far from the first as their numbers are.
+    const guess = seq - (held[0]?.seq ?? seq)
+    if (guess >= high && (held[high - 1]?.seq ?? 0) < seq) return high
+    if (guess >= 0 && held[guess]?.seq === seq) return guess
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if ((held[middle] as KeptBatch).seq < seq) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  /** Answers what is gone by the new incarnation, but for what its first batch speaks of. */
+  private restart({ incarnation, entries }: Batch): Entry[] {
+    const keys = new Set(this.held.flatMap(batch => batch.keys))
+    for (const { key } of entries) keys.delete(key)
+    this.held.length = 0
+    this.bytes = 0
+    this.entries = 0
     this.incarnation = incarnation
     this.base = 1
     this.contiguous = 0
-    this.newest = 0
+    return goneOf(keys)
   }
 
-  /** Takes the base that the run of batches around `arrived` declares, if the run reaches down to it. */
-  private advanceBase(arrived: number, changed: Map<string, unknown>): void {
-    let newest = arrived
-    while (this.batches.has(newest + 1)) newest++
-    const base = this.batches.baseOf(newest) ?? 1
-    if (base <= this.base) return
-    for (let seq = arrived - 1; seq >= base && seq > this.contiguous; seq--) if (!this.batches.has(seq)) return
-    this.batches.dropBelow(base)
-    for (const [key, seq] of this.spoken) {
-      if (Math.abs(seq) >= base) continue
-      this.spoken.delete(key)
-      if (seq > 0) changed.set(key, undefined)
+  /** Takes the base that the run of batches around `place` declares, if the run reaches down to it. Answers what is gone by it. */
+  private advanceBase(place: number): Entry[] {
+    const { held } = this
+    let last = place
+    while (held[last + 1]?.seq === (held[last] as KeptBatch).seq + 1) last++
+    const { seq: newest, base } = held[last] as KeptBatch
+    if (base <= this.base) return []
+    // Below this there are no gaps.
+    const low = Math.max(base, this.contiguous + 1)
+    let first = place
+    while ((held[first] as KeptBatch).seq > low && held[first - 1]?.seq === (held[first] as KeptBatch).seq - 1) first--
+    if ((held[first] as KeptBatch).seq > low) return []
+    const dropped = held.splice(0, this.placeOf(base))
+    const keys = new Set<string>()
+    for (const batch of dropped) {
+      this.bytes -= sizeOf(batch)
+      this.entries -= batch.keys.length
+      for (const key of batch.keys) keys.add(key)
     }
     this.base = base
     this.contiguous = Math.max(this.contiguous, newest)
+    removeSpoken(keys, held)
+    return goneOf(keys)
   }
+}
+
+/** Those entries of which no newer batch speaks. */
+function without(entries: readonly Entry[], newer: readonly KeptBatch[]): Entry[] {
+  const keys = new Set(entries.map(({ key }) => key))
+  removeSpoken(keys, newer)
+  return entries.filter(({ key }) => keys.has(key))
+}
+
+/** Takes out of `keys` those of which the batches speak; the newest is the likeliest. */
+function removeSpoken(keys: Set<string>, batches: readonly KeptBatch[]): void {
+  if (keys.size <= KEYS_SEARCHED_MAX) {
+    for (const key of keys) if (batches.findLast(batch => batch.keys.includes(key)) !== undefined) keys.delete(key)
+    return
+  }
+  for (let i = batches.length - 1; i >= 0 && keys.size > 0; i--) {
+    for (const key of (batches[i] as KeptBatch).keys) keys.delete(key)
+  }
+}
+
+function goneOf(keys: ReadonlySet<string>): Entry[] {
+  return Array.from(keys, key => ({ key, value: undefined }))
 }

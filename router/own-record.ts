@@ -26,6 +26,8 @@ export class OwnRecord {
   /** What others were told under this incarnation. */
   private readonly published = new Map<string, unknown>()
   private readonly pending = new Map<string, unknown>()
+  /** The batch of the window that last spoke of each key. */
+  private readonly spokenIn = new Map<string, number>()
   /** Keys each batch of the window speaks of, oldest batch first. */
   private readonly keysOf = new Map<number, readonly string[]>()
   private entriesInWindow = 0
@@ -54,7 +56,7 @@ export class OwnRecord {
 
   /** Whether others were told of `key` and may still believe it, or its end. */
   wasTold(key: string): boolean {
-    return this.log.seqOf(key) > 0
+    return this.spokenIn.has(key)
   }
 
   get dirty(): boolean {
@@ -74,6 +76,7 @@ export class OwnRecord {
     this.seq = 0
     this.entriesInWindow = 0
     this.keysOf.clear()
+    this.spokenIn.clear()
   }
 
   /** Signs and applies what is pending: 0..n batches, in order, with the keys that changed. */
@@ -81,14 +84,14 @@ export class OwnRecord {
     const entries: Entry[] = [...this.pending].map(([key, value]) => ({ key, value }))
     this.pending.clear()
     const batches: Batch[] = []
-    const changed = new Map<string, unknown>()
+    const changed: Entry[] = []
     let from = 0
     while (from < entries.length) {
       const to = cut(entries, from)
       const batch = this.seal(entries.slice(from, to))
       batches.push(batch)
       const applied = this.log.apply(batch)
-      if (applied.outcome === 'new') for (const [key, value] of applied.changed) changed.set(key, value)
+      if (applied.outcome === 'new') changed.push(...applied.changed)
       from = to
     }
     return { batches, changed }
@@ -102,6 +105,7 @@ export class OwnRecord {
       else this.published.set(key, value)
     }
     const base = this.clean(seq, entries)
+    for (const { key } of entries) this.spokenIn.set(key, seq)
     this.keysOf.set(
       seq,
       entries.map(entry => entry.key),
@@ -126,7 +130,7 @@ export class OwnRecord {
       if (dead <= live * DEAD_PER_LIVE + DEAD_FREE && this.keysOf.size < WINDOW_BATCHES_MAX) return oldest
       for (const key of keys) {
         const value = this.published.get(key)
-        if (this.log.seqOf(key) !== oldest || value === undefined || taken.has(key)) continue
+        if (this.spokenIn.get(key) !== oldest || value === undefined || taken.has(key)) continue
         const bytes = entryBytes({ key, value })
         // One entry always goes, however large, or the tail would stand still.
         if (carriedBytes > 0 && carriedBytes + bytes > CARRY_BYTES_MAX) return oldest
@@ -134,6 +138,7 @@ export class OwnRecord {
         taken.add(key)
         entries.push({ key, value })
       }
+      for (const key of keys) if (this.spokenIn.get(key) === oldest) this.spokenIn.delete(key)
       this.keysOf.delete(oldest)
       this.entriesInWindow -= keys.length
     }

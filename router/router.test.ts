@@ -27,7 +27,7 @@ describe('telling', () => {
     expect(me.takeSent()).toEqual([])
     expect(me.routes).toEqual([])
     me.pass(1)
-    expect(me.takeSent()).toEqual(['b: me@100.4', 'c: me@100.4'])
+    expect(me.takeSent()).toEqual(['b: me@100.3', 'c: me@100.3'])
     expect(me.routes).toEqual(['me 2'])
   })
 
@@ -103,7 +103,7 @@ describe('telling', () => {
   })
 
   test('one more way to a node that is reached already is told within a second, the first at once', () => {
-    const me = linked(['b']).pass(20_000)
+    const me = linked(['b']).settle('b').pass(20_000)
     me.batches('b', [batch('b', 1, { ...who('b'), 'link/o': { r: 1, l: 0 } })], ['b'])
     me.batches('b', [batch('o', 1, { ...who('o'), 'link/b': { r: 1, l: 0 } })], ['o']).pass(20_000)
     me.takeSent()
@@ -113,6 +113,46 @@ describe('telling', () => {
     expect(told(me)).toHaveLength(2)
     me.step({ type: 'link-up', to: 'p', rttMs: 5 })
     expect(told(me)).toHaveLength(3)
+  })
+
+  describe('in a large mesh, the first way to a node', () => {
+    /** 120 nodes that b knows are known; then a link to `p` comes up. */
+    function large(): Node {
+      const others = Array.from({ length: 120 }, (_, i) => `o${i}`)
+      const me = linked(['b']).settle('b')
+      me.batches('b', [batch('b', 1, { ...who('b'), 'link/p': { r: 1, l: 0 } })], ['b'])
+      for (const other of others) me.batches('b', [batch(other, 1, who(other))], [other])
+      me.pass(20_000).takeSent()
+      return me.step({ type: 'link-up', to: 'p', rttMs: 5 })
+    }
+
+    test('waits half a second and is told then, if nobody else was heard to have one', () => {
+      const me = large().pass(499)
+      expect(told(me)).toEqual([])
+      me.pass(1)
+      expect(told(me)).toHaveLength(2)
+    })
+
+    test('is left for later when another way was heard of', () => {
+      const me = large().pass(100)
+      me.batches('b', [batch('p', 1, { ...who('p'), 'link/b': { r: 1, l: 0 } })], ['p']).pass(410)
+      expect(told(me)).toEqual([])
+      me.pass(1000)
+      expect(told(me)).toHaveLength(2)
+    })
+
+    test('is no news when the link is gone by then', () => {
+      const me = large().pass(100).step({ type: 'link-down', to: 'p' }).pass(450)
+      expect(told(me)).toEqual([])
+    })
+  })
+
+  test('a newcomer tells of its first link at once, and of the others when it knows which of them are first ways', () => {
+    const me = new Node('me').step({ type: 'self', info: info('me') }).pass(20)
+    for (const to of ['b', 'c', 'd']) me.step({ type: 'link-up', to, rttMs: 10 })
+    expect(told(me)).toEqual(['b: me@100.2'])
+    me.settle('b')
+    expect(told(me)).toEqual(expect.arrayContaining(['b: me@100.3', 'c: me@100.3', 'd: me@100.3']))
   })
 
   test('what is withdrawn leaves the table of others', () => {

@@ -2,6 +2,7 @@ import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './adver
 import { type Batch, type BatchHead, decodeBatch, peekBatch, SigningBuffer } from './batch.ts'
 import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
+import { FirstWays } from './first-ways.ts'
 import {
   DIGEST_ORIGINS_MAX,
   decodeGossipFrame,
@@ -11,9 +12,11 @@ import {
   type Version,
 } from './frame.ts'
 import { type Fresh, HandOnQueue } from './hand-on-queue.ts'
+import { type KeptBatch, keepCopy } from './kept-batch.ts'
 import { KeyPool } from './key-pool.ts'
 import type { LogFields } from './log.ts'
 import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
+import { NEIGHBOUR_RATE, Neighbours } from './neighbours.ts'
 import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
@@ -55,6 +58,8 @@ export interface RouterDeps {
   verify(signer: NodeId, bytes: Uint8Array, signature: Uint8Array): boolean
   /** Default: `decodeBatch`. A simulator, in which a thousand nodes read the same batch, may remember what it says. */
   decode?(payload: Uint8Array, signature: Uint8Array): ReturnType<typeof decodeBatch>
+  /** Default: a copy. A simulator may keep one for all. */
+  keep?(batch: Batch): KeptBatch
   /** Uniform in [0, 1). */
   random(): number
 }
@@ -89,10 +94,6 @@ const ANSWER_BYTES_MAX = 256 * 1024
 const ANSWER_WAIT_MS = 200
 /** Batches held for all others together. 512 MiB: a million routes are about 80. */
 const HELD_BYTES_MAX = 512 * 1024 * 1024
-/** What one neighbour may send: ten times what the busiest mesh that was simulated needs, and a full table at once. */
-const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
-/** What one neighbour may ask to be told, as much: a digest of a few bytes asks for a quarter of a megabyte. */
-const ANSWER_RATE = NEIGHBOUR_RATE
 /** New batches of one origin: twice what an origin of this version ever makes, and a whole window at once. */
 const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 /** Digest exchanges at the quick pace after anything new: one may be lost, or meet somebody who lacks the same. */
@@ -122,15 +123,6 @@ interface Forgotten extends Version {
   proof: Uint8Array
 }
 
-interface Neighbour {
-  /** It has asked for what is fresh. */
-  handOn: boolean
-  /** When it was last asked about strangers. */
-  askedAtMs: number
-  readonly rate: RateLimit
-  readonly answers: RateLimit
-}
-
 /**
  * What the mesh believes, and what to tell whom about it: the kernel.
  *
@@ -148,7 +140,8 @@ export class Router {
   private readonly signing = new SigningBuffer()
   private readonly peers = new Map<NodeId, Peer>()
   private readonly forgotten = new Map<NodeId, Forgotten>()
-  private readonly neighbours = new Map<NodeId, Neighbour>()
+  private readonly neighbours = new Neighbours()
+  private readonly firstWays = new FirstWays()
   private readonly providers: Providers
   private effects: RouterEffect[] = []
   private quickLeft = 0
@@ -234,34 +227,44 @@ export class Router {
     this.index.set(this.deps.self, versionOf(this.own.log))
     this.apply(this.deps.self, changed, nowMs)
     const frames = packBatches(batches[0]?.seq === 1 ? [this.deps.proof] : [], batches)
-    for (const to of this.neighbours.keys()) for (const bytes of frames) this.effects.push({ type: 'send', to, bytes })
+    for (const to of this.neighbours.nodes()) for (const bytes of frames) this.effects.push({ type: 'send', to, bytes })
     this.expectNews(nowMs)
   }
 
   private onLinkUp(to: NodeId, rttMs: number, nowMs: number): void {
-    const rate = new RateLimit(NEIGHBOUR_RATE, nowMs)
-    const answers = new RateLimit(ANSWER_RATE, nowMs)
-    this.neighbours.set(to, { handOn: false, askedAtMs: Number.NEGATIVE_INFINITY, rate, answers })
+    this.neighbours.add(to, nowMs)
     const given = this.providers.onLinkUp(to, this.neighbours.size, this.providersWanted())
     if (given !== undefined) this.sendSummary(given)
-    const isReached = this.isReached(to, nowMs)
-    this.own.onLinkUp(to, rttMs, isReached, nowMs)
+    // The first way to a node is news that others wait for, if it is the only one.
+    const isFirst = !this.table.isReached(to, this.mayLookFar(nowMs))
+    const isUrgent = isFirst && FirstWays.isUrgent(this.isSettled ? this.peers.size : undefined, this.neighbours.size)
+    this.own.onLinkUp(to, rttMs, isUrgent, nowMs)
     this.table.setOwnLink(to, { rttMs, lossRatio: 0 })
-    // The first way to a node is news that others wait for; the fourth of a burst leaves with those that follow it.
-    if (!isReached && this.own.isCalm(nowMs)) this.publish(nowMs)
+    // The fourth of a burst leaves with those that follow it.
+    if (isUrgent && this.own.isCalm(nowMs)) this.publish(nowMs)
+    else if (isFirst && !isUrgent) this.firstWays.add(to, nowMs)
     this.sendSummary(to)
     this.expectNews(nowMs)
   }
 
-  /** Whether calls get there without a link of one's own. Within a moment the answer of a moment ago will do. */
-  private isReached(to: NodeId, nowMs: number): boolean {
+  /** Whether paths are to be searched to see how urgent a link is; if not, those of a moment ago will do. */
+  private mayLookFar(nowMs: number): boolean {
     const isOld = nowMs - this.reachAtMs > REACH_MS
     if (isOld) this.reachAtMs = nowMs
-    return this.table.isReached(to, isOld)
+    return isOld
+  }
+
+  /** Tells of those first ways that are still the only ones. */
+  private tellFirstWays(nowMs: number): void {
+    const only = this.firstWays.take(nowMs).filter(to => !this.table.isReachedBesides(to, this.mayLookFar(nowMs)))
+    if (only.length === 0) return
+    if (this.own.isCalm(nowMs)) this.publish(nowMs)
+    else this.own.hurry(nowMs)
   }
 
   private onLinkDown(to: NodeId, isPlanned: boolean, nowMs: number): void {
     this.neighbours.delete(to)
+    this.firstWays.delete(to)
     if (this.asked?.node === to) this.asked = undefined
     const next = this.providers.onLinkDown(to)
     if (next !== undefined) this.sendSummary(next)
@@ -296,7 +299,7 @@ export class Router {
   private onBatches(from: NodeId, { proofs, batches, isAnswer }: Batches, nowMs: number): void {
     for (const proof of proofs) this.onProof(from, proof, nowMs)
     // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
-    const isHandedOn = (!isAnswer || this.isSettled) && this.askers().length > 0
+    const isHandedOn = (!isAnswer || this.isSettled) && this.neighbours.askers().length > 0
     let isFresh = false
     for (const { payload, signature } of batches) {
       const batch = this.onBatch(from, payload, signature, nowMs)
@@ -390,7 +393,7 @@ export class Router {
       return undefined
     }
     const rate = new RateLimit(ORIGIN_RATE, nowMs)
-    const log = new OriginLog(node, key => this.keys.share(key))
+    const log = new OriginLog(node, this.deps.keep ?? (batch => keepCopy(batch, key => this.keys.share(key))))
     const peer = { log, proof, rate, unreachableSinceMs: undefined }
     this.peers.set(node, peer)
     this.own.onNodes(this.peers.size + 1)
@@ -416,26 +419,29 @@ export class Router {
   }
 
   private onSummary(from: NodeId, { hashes, handOn, load }: Summary, nowMs: number): void {
-    const neighbour = this.neighbours.get(from)
     this.providers.onLoad(from, load)
-    if (neighbour !== undefined && neighbour.handOn !== handOn) {
-      neighbour.handOn = handOn
-      // Who came where many are learns it at once, and may think better of it.
-      if (handOn && this.askers().length > this.options.providers + LOAD_SPARE) this.sendSummary(from)
-    }
+    const hasCome = this.neighbours.setHandOn(from, handOn) && handOn
+    // Who came where many are learns it at once, and may think better of it.
+    if (hasCome && this.neighbours.askers().length > this.options.providers + LOAD_SPARE) this.sendSummary(from)
     const scope = this.index.compare(hashes)
     // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
     const answer = this.asked?.node === from && nowMs < this.asked.untilMs ? this.asked : undefined
     if (this.asked?.node === from) this.asked = undefined
-    if (answer?.isFruitful) for (const to of this.askers()) if (to !== from) this.sendSummary(to)
+    if (answer?.isFruitful) for (const to of this.neighbours.askers()) if (to !== from) this.sendSummary(to)
     if (scope === undefined) {
-      this.isSettled = true
+      this.onSettled(nowMs)
       return
     }
     // The rest of a long answer comes from others, or one neighbour would bear it all.
     const next = (answer?.isFruitful ? this.anyNeighbour() : undefined) ?? from
     const isVain = answer?.isFruitful === false
     if (isVain || !this.ask(next, true, scope, nowMs)) this.expectNews(nowMs)
+  }
+
+  private onSettled(nowMs: number): void {
+    if (this.isSettled) return
+    this.isSettled = true
+    this.firstWays.hasten(nowMs)
   }
 
   /** Tells `from` how far this node knows everyone, for an answer with what it lacks; unless one is under way. */
@@ -485,7 +491,7 @@ export class Router {
     // Also when there is nothing to tell: who has asked waits for the end of the answer before it asks elsewhere.
     this.sendSummary(from)
     const isBehind = this.isBehind(theirs)
-    this.isSettled ||= !isBehind
+    if (!isBehind) this.onSettled(nowMs)
     if (isOutdated) this.sendDigest(from, false, scope)
     else if (isBehind && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
   }
@@ -520,7 +526,7 @@ export class Router {
 
   private apply(origin: NodeId, changed: Changes, nowMs: number): void {
     const services = new Set<ServiceName>()
-    for (const [key, value] of changed) {
+    for (const { key, value } of changed) {
       const service = this.table.update(origin, key, value, nowMs)
       if (service !== undefined) services.add(service)
       if (key === NODE_KEY) {
@@ -536,6 +542,7 @@ export class Router {
     if (nowMs >= this.own.nextHeldAtMs(nowMs)) this.own.release(nowMs)
     if (nowMs >= this.own.nextAtMs) this.publish(nowMs)
     if (nowMs >= this.fresh.atMs) this.handOn(nowMs)
+    if (nowMs >= this.firstWays.atMs) this.tellFirstWays(nowMs)
     if (nowMs >= this.digestAtMs) {
       const isQuick = --this.quickLeft > 0
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
@@ -582,7 +589,8 @@ export class Router {
 
   private askForWake(nowMs: number): void {
     const heldAtMs = this.own.nextHeldAtMs(nowMs)
-    const atMs = Math.min(this.own.nextAtMs, heldAtMs, this.fresh.atMs, this.digestAtMs, this.sweepAtMs)
+    const aheadMs = Math.min(this.fresh.atMs, this.firstWays.atMs, this.digestAtMs, this.sweepAtMs)
+    const atMs = Math.min(this.own.nextAtMs, heldAtMs, aheadMs)
     if (atMs === this.wakeAtMs) return
     this.wakeAtMs = atMs
     this.effects.push({ type: 'wake-at', atMs })
@@ -594,7 +602,7 @@ export class Router {
   private handOn(nowMs: number): void {
     const all = this.fresh.take(nowMs)
     let whole: Uint8Array[] | undefined
-    for (const to of this.askers()) {
+    for (const to of this.neighbours.askers()) {
       const its = all.filter(({ from, origin }) => from !== to && origin !== to)
       // Most get the same.
       if (its.length === all.length) whole ??= this.packFresh(all)
@@ -617,13 +625,6 @@ export class Router {
     return packBatches(proofs, batches)
   }
 
-  /** Neighbours that have asked this node to hand on what is fresh. */
-  private askers(): NodeId[] {
-    const askers: NodeId[] = []
-    for (const [node, { handOn }] of this.neighbours) if (handOn) askers.push(node)
-    return askers
-  }
-
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
     return this.neighbours.size < this.peers.size ? this.options.providers : this.options.providers - 1
@@ -634,7 +635,7 @@ export class Router {
       type: 'summary',
       hashes: this.index.summary(),
       handOn: this.providers.has(to),
-      load: this.askers().length,
+      load: this.neighbours.askers().length,
     })
   }
 
@@ -656,7 +657,7 @@ export class Router {
   }
 
   private anyNeighbour(): NodeId | undefined {
-    return pickOne([...this.neighbours.keys()], this.deps.random)
+    return pickOne(this.neighbours.nodes(), this.deps.random)
   }
 
   private refuse(code: string, from: NodeId, reason: string): void {

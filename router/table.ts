@@ -1,13 +1,5 @@
 import { BoundedMap } from './bounded-map.ts'
-import {
-  decodeLinkInfo,
-  decodeNodeInfo,
-  decodeServiceInfo,
-  type EntryKind,
-  encodeLinkInfo,
-  entryKind,
-  NO_LABELS,
-} from './entry.ts'
+import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, encodeLinkInfo, entryKind, NO_LABELS } from './entry.ts'
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
@@ -29,8 +21,6 @@ export const CANDIDATES_MAX = 64
 const FILTERS_MAX = 32
 /** Different infos kept to be shared by the routes that say the same; most say "3 of 3". */
 const INFOS_MAX = 4096
-/** Keys remembered with what they mean. */
-const KINDS_MAX = 50_000
 
 interface Route {
   readonly member: Member
@@ -71,7 +61,6 @@ export class Table {
   private readonly links = new LinkGraph()
   private readonly offers = new Map<ServiceName, Offer>()
   private readonly infos = new BoundedMap<string, ServiceInfo>(INFOS_MAX)
-  private readonly kinds = new BoundedMap<string, EntryKind>(KINDS_MAX)
   /** As last searched. */
   private paths: ShortestPaths | undefined
   /** A link has changed since. */
@@ -89,7 +78,7 @@ export class Table {
 
   /** Takes one entry of an origin's record. Values that cannot be read count as absent. Answers the service whose routes changed. */
   update(origin: NodeId, key: string, value: unknown, nowMs: number): ServiceName | undefined {
-    const kind = this.kindOf(key)
+    const kind = entryKind(key)
     if (kind === undefined) return undefined
     if (kind.kind === 'link') {
       if (this.links.set(origin, kind.toTail, decodeLinkInfo(value))) this.onLinksChanged()
@@ -151,8 +140,17 @@ export class Table {
 
   /** Whether a path led to `node` when paths were last searched; now, if `isFresh`. */
   isReached(node: NodeId, isFresh: boolean): boolean {
-    const paths = isFresh || this.paths === undefined ? this.knownPaths() : this.paths
-    return paths.rttMs(node) !== undefined
+    return this.pathsAsOf(isFresh).rttMs(node) !== undefined
+  }
+
+  /** Whether another of the links of the neighbour `node` leads there as well, by paths like those of `isReached`. */
+  isReachedBesides(node: NodeId, isFresh: boolean): boolean {
+    const paths = this.pathsAsOf(isFresh)
+    for (const last of this.links.linkedTo(node)) {
+      const path = last === this.self ? undefined : paths.get(last)
+      if (path !== undefined && !path.path.includes(node)) return true
+    }
+    return false
   }
 
   /** Round trip to `node` along its path, milliseconds; undefined: no way. */
@@ -198,15 +196,6 @@ export class Table {
     if (offer === undefined) return []
     this.order(offer)
     return offer.routes.flatMap(route => this.view(offer.name, route) ?? [])
-  }
-
-  /** The same keys stand in the records of many: each is taken apart once. */
-  private kindOf(key: string): EntryKind | undefined {
-    const known = this.kinds.get(key)
-    if (known !== undefined) return known
-    const kind = entryKind(key)
-    if (kind !== undefined) this.kinds.set(key, kind)
-    return kind
   }
 
   // Services -----------------------------------------------------------------------------------------------------
@@ -322,6 +311,10 @@ export class Table {
   private onLinksChanged(): void {
     this.arePathsOld = true
     this.version++
+  }
+
+  private pathsAsOf(isFresh: boolean): ShortestPaths {
+    return isFresh || this.paths === undefined ? this.knownPaths() : this.paths
   }
 
   private knownPaths(): ShortestPaths {

@@ -65,6 +65,11 @@ export class Node {
     return this.frame(from, { type: 'batches', proofs: proofs.map(proofOf), batches, isAnswer: false })
   }
 
+  /** `from` shows to know nothing: this node is no newcomer. */
+  settle(from: string): this {
+    return this.frame(from, { type: 'digest', versions: new Map(), reply: false })
+  }
+
   /** What was sent since the last look, in words. */
   takeSent(): string[] {
     const lines = this.sent.map(({ to, bytes }) => `${to}: ${shown(bytes)}`)

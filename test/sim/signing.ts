@@ -1,6 +1,8 @@
 import { createHash, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto'
-import { decodeBatch } from '../../router/batch.ts'
+import { type Batch, decodeBatch } from '../../router/batch.ts'
 import { BoundedMap } from '../../router/bounded-map.ts'
+import { type KeptBatch, keepCopy } from '../../router/kept-batch.ts'
+import { KeyPool } from '../../router/key-pool.ts'
 import type { NodeId } from '../../router/model.ts'
 import type { RouterDeps } from '../../router/router.ts'
 import { randomFor } from './rng.ts'
@@ -12,7 +14,7 @@ const PROOF_BYTES = 408
 
 const BASE58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
 
-type Signing = Pick<RouterDeps, 'proof' | 'verifyProof' | 'sign' | 'verify' | 'decode'>
+type Signing = Pick<RouterDeps, 'proof' | 'verifyProof' | 'sign' | 'verify' | 'decode' | 'keep'>
 
 /** Batches remembered with what they say: those under way in the largest mesh. */
 const DECODED_MAX = 20_000
@@ -28,7 +30,9 @@ export class SimSigning {
   checked = 0
   private readonly kind: 'stub' | 'ed25519'
   private readonly decoded = new BoundedMap<number, ReturnType<typeof decodeBatch>>(DECODED_MAX)
-  private readonly keys = new Map<NodeId, { privateKey: KeyObject; publicKey: KeyObject }>()
+  private readonly kept = new WeakMap<Batch, KeptBatch>()
+  private readonly keys = new KeyPool()
+  private readonly keyPairs = new Map<NodeId, { privateKey: KeyObject; publicKey: KeyObject }>()
 
   constructor(kind: 'stub' | 'ed25519') {
     this.kind = kind
@@ -40,7 +44,10 @@ export class SimSigning {
     return {
       proof,
       verifyProof: claimed => decodeProof(claimed),
-      ...(this.kind === 'stub' && { decode: (payload, signature) => this.decode(payload, signature) }),
+      ...(this.kind === 'stub' && {
+        decode: (payload, signature) => this.decode(payload, signature),
+        keep: batch => this.keep(batch),
+      }),
       sign: bytes => {
         this.signed++
         return this.kind === 'stub' ? stubSignature(self, bytes) : sign(null, bytes, this.keyOf(self).privateKey)
@@ -58,21 +65,32 @@ export class SimSigning {
     const [high, low] = keyedHash('', payload)
     const key = high * 0x200000 + (low & 0x1fffff)
     const known = this.decoded.get(key)
-    if (known?.ok && Buffer.compare(known.batch.payload, payload) === 0) {
-      return { ok: true, batch: { ...known.batch, payload, signature } }
-    }
-    const decoded = decodeBatch(new Uint8Array(payload), signature)
+    if (known?.ok && isSame(known.batch.payload, payload) && isSame(known.batch.signature, signature)) return known
+    const decoded = decodeBatch(new Uint8Array(payload), new Uint8Array(signature))
     this.decoded.set(key, decoded)
     return decoded
   }
 
+  /** One for all who keep the batch as it was decoded here. */
+  private keep(batch: Batch): KeptBatch {
+    const known = this.kept.get(batch)
+    if (known !== undefined) return known
+    const kept = keepCopy(batch, key => this.keys.share(key))
+    this.kept.set(batch, kept)
+    return kept
+  }
+
   private keyOf(node: NodeId): { privateKey: KeyObject; publicKey: KeyObject } {
-    const known = this.keys.get(node)
+    const known = this.keyPairs.get(node)
     if (known !== undefined) return known
     const created = generateKeyPairSync('ed25519')
-    this.keys.set(node, created)
+    this.keyPairs.set(node, created)
     return created
   }
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0
 }
 
 /** A node id as long as a real one (52 characters of base58), the same for the same name. */
