@@ -57,6 +57,12 @@ export class DigestIndex {
     return origins
   }
 
+  /** The buckets that these nodes fall into. */
+  scopeOf(nodes: readonly NodeId[]): Scope {
+    const count = bucketsFor(this.known.size)
+    return { count, indexes: new Set(nodes.map(node => bucketOf(node, count))) }
+  }
+
   /** The hashes as they are sent: 4 bytes each, big endian, as many as the origins known here are worth. */
   summary(): Uint8Array {
     return this.folded(bucketsFor(this.known.size))

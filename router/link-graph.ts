@@ -69,6 +69,12 @@ export class LinkGraph {
     return number === undefined ? 0 : this.edgesOf(number).to.length
   }
 
+  /** The whole id of a node that is known by its tail; undefined: nobody states a link from or to it. */
+  idOf(tail: string): NodeId | undefined {
+    const number = this.find(tail)
+    return number === undefined ? undefined : this.ids[number]
+  }
+
   /** Nodes that state a link to `node` as it states one to them. */
   linkedTo(node: NodeId): NodeId[] {
     const number = this.find(node)

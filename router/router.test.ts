@@ -463,3 +463,43 @@ describe('forgetting', () => {
     expect(me.takeSent().join()).not.toContain('o@')
   })
 })
+
+describe('a node that its neighbours give up', () => {
+  const links = (...to: string[]): Record<string, unknown> =>
+    Object.fromEntries(to.map(other => [`link/${other}`, { r: 1, l: 0 }]))
+
+  /** b, c and d have links with x and with this node; b and c take theirs to x back. */
+  function bereaved(): Node {
+    const me = linked(['b', 'c', 'd']).settle('b')
+    for (const witness of ['b', 'c', 'd'])
+      me.batches('b', [batch(witness, 1, { ...who(witness), ...links('x') })], [witness])
+    me.batches('b', [batch('x', 1, { node: who('x').node, ...links('b', 'c', 'd') })], ['x'])
+      .pass(20_000)
+      .takeSent()
+    for (const witness of ['b', 'c']) me.batches('b', [batch(witness, 2, { 'link/x': null })])
+    return me
+  }
+  const questions = (me: Node): string[] => me.takeSent().filter(line => line.includes('digest '))
+
+  test('is asked about when one link alone still leads there', () => {
+    const me = bereaved()
+    expect(me.router.table.path('x')?.path).toEqual(['d', 'x'])
+    expect(questions(me.pass(199))).toEqual([])
+    const asked = questions(me.pass(1))
+    expect(asked).toHaveLength(2)
+    for (const line of asked) expect(line).toMatch(/ d@1\.1.* x@1\.1/)
+  })
+
+  test('is asked about a few times, not for ever, and not at all once the last one has given it up', () => {
+    expect(questions(bereaved().pass(20_000))).toHaveLength(8)
+    const me = bereaved().pass(200)
+    me.takeSent()
+    me.batches('b', [batch('d', 2, { 'link/x': null })])
+    expect(questions(me.pass(20_000))).toEqual([])
+  })
+
+  test('is not asked about when it has said so itself, for then it lives', () => {
+    const me = bereaved().batches('b', [batch('x', 2, { 'link/b': null, 'link/c': null })])
+    expect(questions(me.pass(20_000))).toEqual([])
+  })
+})

@@ -1,16 +1,9 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
-import { type Batch, type BatchHead, decodeBatch, peekBatch, SigningBuffer } from './batch.ts'
-import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
+import { type Batch, decodeBatch, peekBatch, SigningBuffer } from './batch.ts'
+import type { Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
 import { FirstWays } from './first-ways.ts'
-import {
-  DIGEST_ORIGINS_MAX,
-  decodeGossipFrame,
-  encodeGossipFrame,
-  type GossipFrame,
-  type SignedBatch,
-  type Version,
-} from './frame.ts'
+import { decodeGossipFrame, encodeGossipFrame, type GossipFrame, type Version } from './frame.ts'
 import { type Fresh, HandOnQueue } from './hand-on-queue.ts'
 import { type KeptBatch, keepCopy } from './kept-batch.ts'
 import { KeyPool } from './key-pool.ts'
@@ -20,10 +13,12 @@ import { NEIGHBOUR_RATE, Neighbours } from './neighbours.ts'
 import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
-import { pickOne } from './pick.ts'
+import { pickOne, pickSome } from './pick.ts'
 import { Providers } from './providers.ts'
 import { RateLimit } from './rate-limit.ts'
+import { isKnown, isNewer, type Peer, Records } from './records.ts'
 import type { RouteFilter } from './route-filter.ts'
+import { Suspects } from './suspects.ts'
 import { Table } from './table.ts'
 
 export type RouterEvent =
@@ -102,26 +97,15 @@ const QUICK_EXCHANGES = 5
 const LOAD_SPARE = 1
 /** In a storm of links, paths are searched this often at most to judge how urgent a link is. */
 const REACH_MS = 1000
+/** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
+const SUSPECT_QUESTIONS = 2
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
 
-interface Peer {
-  readonly log: OriginLog
-  readonly proof: Uint8Array
-  readonly rate: RateLimit
-  /** Since when no path leads there; undefined while one does. */
-  unreachableSinceMs: number | undefined
-}
-
 type Batches = Extract<GossipFrame, { type: 'batches' }>
 type Digest = Extract<GossipFrame, { type: 'digest' }>
 type Summary = Extract<GossipFrame, { type: 'summary' }>
-
-interface Forgotten extends Version {
-  readonly untilMs: number
-  proof: Uint8Array
-}
 
 /**
  * What the mesh believes, and what to tell whom about it: the kernel.
@@ -134,14 +118,13 @@ export class Router {
   private readonly deps: RouterDeps
   private readonly options: RouterOptions
   private readonly own: Advertiser
-  private readonly index = new DigestIndex()
+  private readonly records: Records
   private readonly keys = new KeyPool()
   private readonly fresh = new HandOnQueue()
   private readonly signing = new SigningBuffer()
-  private readonly peers = new Map<NodeId, Peer>()
-  private readonly forgotten = new Map<NodeId, Forgotten>()
   private readonly neighbours = new Neighbours()
   private readonly firstWays = new FirstWays()
+  private readonly suspects = new Suspects()
   private readonly providers: Providers
   private effects: RouterEffect[] = []
   private quickLeft = 0
@@ -153,7 +136,6 @@ export class Router {
   private reachAtMs = Number.NEGATIVE_INFINITY
   /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
   private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
-  private bytesHeld = 0
   /** Frames and batches that were refused, by reason. */
   readonly refused = new Map<string, number>()
 
@@ -161,6 +143,7 @@ export class Router {
     this.deps = deps
     this.options = { ...ROUTER_DEFAULTS, ...options }
     this.own = new Advertiser(deps, this.options)
+    this.records = new Records(deps.self, deps.proof, this.own.log)
     this.table = new Table(deps.self, this.options.hopsMax)
     this.providers = new Providers(deps.random)
   }
@@ -203,15 +186,12 @@ export class Router {
 
   /** How far this node knows each origin, itself included. Equal digests mean equal tables. */
   digest(): Map<NodeId, Version> {
-    const versions = new Map<NodeId, Version>()
-    versions.set(this.deps.self, versionOf(this.own.log))
-    for (const [id, peer] of this.peers) versions.set(id, versionOf(peer.log))
-    return versions
+    return this.records.versions()
   }
 
   /** Bytes of batches held for others, for metrics and bounds. */
   heldBytes(): number {
-    return this.own.log.bytes + this.bytesHeld
+    return this.own.log.bytes + this.records.bytesHeld
   }
 
   /** Own services that are held back because they come and go. */
@@ -224,7 +204,7 @@ export class Router {
   private publish(nowMs: number): void {
     const { batches, changed } = this.own.publish(nowMs)
     if (batches.length === 0) return
-    this.index.set(this.deps.self, versionOf(this.own.log))
+    this.records.onGrown(this.deps.self, this.own.log)
     this.apply(this.deps.self, changed, nowMs)
     const frames = packBatches(batches[0]?.seq === 1 ? [this.deps.proof] : [], batches)
     for (const to of this.neighbours.nodes()) for (const bytes of frames) this.effects.push({ type: 'send', to, bytes })
@@ -237,7 +217,7 @@ export class Router {
     if (given !== undefined) this.sendSummary(given)
     // The first way to a node is news that others wait for, if it is the only one.
     const isFirst = !this.table.isReached(to, this.mayLookFar(nowMs))
-    const isUrgent = isFirst && FirstWays.isUrgent(this.isSettled ? this.peers.size : undefined, this.neighbours.size)
+    const isUrgent = isFirst && FirstWays.isUrgent(this.isSettled ? this.records.size : undefined, this.neighbours.size)
     this.own.onLinkUp(to, rttMs, isUrgent, nowMs)
     this.table.setOwnLink(to, { rttMs, lossRatio: 0 })
     // The fourth of a burst leaves with those that follow it.
@@ -318,18 +298,16 @@ export class Router {
 
   private onProof(from: NodeId, proof: Uint8Array, nowMs: number): void {
     const node = this.deps.verifyProof(proof)
-    const forgotten = node === undefined ? undefined : this.forgotten.get(node)
     if (node === undefined) this.refuse('bad-proof', from, 'a membership proof that the mesh root did not issue')
-    else if (node === this.deps.self || this.peers.has(node)) return
+    else if (this.records.logOf(node) !== undefined) return
     // Being a member is nothing new: a node that was dropped for its absence comes back with something new to say.
-    else if (forgotten !== undefined) forgotten.proof = new Uint8Array(proof)
-    else this.admit(from, node, new Uint8Array(proof), nowMs)
+    else if (!this.records.renew(node, new Uint8Array(proof))) this.admit(from, node, new Uint8Array(proof), nowMs)
   }
 
   /** The batch if it was new and true; undefined otherwise. */
   private onBatch(from: NodeId, payload: Uint8Array, signature: Uint8Array, nowMs: number): Batch | undefined {
     const head = peekBatch(payload)
-    const log = head === undefined ? undefined : this.peers.get(head.origin)?.log
+    const log = head === undefined ? undefined : this.records.peer(head.origin)?.log
     if (head !== undefined && log !== undefined && isKnown(log, head)) return undefined
     const decoded = (this.deps.decode ?? decodeBatch)(payload, signature)
     if (!decoded.ok) {
@@ -341,8 +319,8 @@ export class Router {
       this.onOwnBatch(batch, nowMs)
       return undefined
     }
-    const known = this.peers.get(batch.origin)
-    if (known === undefined && !this.isBack(batch)) {
+    const known = this.records.peer(batch.origin)
+    if (known === undefined && !this.records.isBack(batch)) {
       this.askStranger(from, nowMs)
       return undefined
     }
@@ -362,42 +340,35 @@ export class Router {
       this.refuse('over-rate', from, `${batch.origin} makes more than ${ORIGIN_RATE.perSecond} batches a second`)
       return false
     }
-    if (this.bytesHeld + batch.payload.length > HELD_BYTES_MAX) {
+    if (this.records.bytesHeld + batch.payload.length > HELD_BYTES_MAX) {
       this.refuse('over-limit', from, `more than ${HELD_BYTES_MAX} bytes of records`)
       return false
     }
     const bytesBefore = log.bytes
     const applied = log.apply(batch)
-    this.bytesHeld += log.bytes - bytesBefore
+    this.records.bytesHeld += log.bytes - bytesBefore
     if (applied.outcome === 'over-limit') this.refuse('over-limit', from, `the record of ${batch.origin} is too large`)
     if (applied.outcome !== 'new') return false
-    this.index.set(batch.origin, versionOf(log))
+    this.records.onGrown(batch.origin, log)
     this.apply(batch.origin, applied.changed, nowMs)
     return true
   }
 
-  /** Whether a node that was dropped for its absence has something new to say, if this batch is true. */
-  private isBack({ origin, incarnation, seq }: Batch): boolean {
-    const forgotten = this.forgotten.get(origin)
-    return forgotten !== undefined && isNewer({ incarnation, contiguous: seq }, forgotten)
-  }
-
   private remember(from: NodeId, node: NodeId, nowMs: number): Peer | undefined {
-    const forgotten = this.forgotten.get(node)
-    return forgotten && this.admit(from, node, forgotten.proof, nowMs)
+    const proof = this.records.forgottenProof(node)
+    return proof && this.admit(from, node, proof, nowMs)
   }
 
   private admit(from: NodeId, node: NodeId, proof: Uint8Array, nowMs: number): Peer | undefined {
-    if (this.peers.size >= NODES_MAX) {
+    if (this.records.size >= NODES_MAX) {
       this.refuse('too-many-nodes', from, `more than ${NODES_MAX} nodes`)
       return undefined
     }
     const rate = new RateLimit(ORIGIN_RATE, nowMs)
     const log = new OriginLog(node, this.deps.keep ?? (batch => keepCopy(batch, key => this.keys.share(key))))
     const peer = { log, proof, rate, unreachableSinceMs: undefined }
-    this.peers.set(node, peer)
-    this.own.onNodes(this.peers.size + 1)
-    this.forgotten.delete(node)
+    this.records.add(node, peer)
+    this.own.onNodes(this.records.size + 1)
     return peer
   }
 
@@ -423,7 +394,7 @@ export class Router {
     const hasCome = this.neighbours.setHandOn(from, handOn) && handOn
     // Who came where many are learns it at once, and may think better of it.
     if (hasCome && this.neighbours.askers().length > this.options.providers + LOAD_SPARE) this.sendSummary(from)
-    const scope = this.index.compare(hashes)
+    const scope = this.records.index.compare(hashes)
     // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
     const answer = this.asked?.node === from && nowMs < this.asked.untilMs ? this.asked : undefined
     if (this.asked?.node === from) this.asked = undefined
@@ -458,68 +429,20 @@ export class Router {
 
   private onDigest(from: NodeId, digest: Digest, nowMs: number): void {
     const { versions: theirs, scope, reply } = digest
-    const proofs: Uint8Array[] = []
-    const missing: SignedBatch[] = []
-    let bytes = 0
     const answers = this.neighbours.get(from)?.answers
     const bytesMax = Math.min(ANSWER_BYTES_MAX, answers?.left(nowMs) ?? ANSWER_BYTES_MAX)
-    const offer = (origin: NodeId, log: OriginLog, proof: Uint8Array): void => {
-      const their = theirs.get(origin)
-      if (bytes >= bytesMax || (their !== undefined && their.incarnation > log.incarnation)) return
-      if (their === undefined) {
-        proofs.push(proof)
-        bytes += proof.length
-      }
-      const after = their?.incarnation === log.incarnation ? their.contiguous : 0
-      if (after >= log.newest) return
-      // An origin's window is of use only when it is whole, so the limit is looked at between origins.
-      for (const batch of log.batchesAfter(after)) {
-        missing.push(batch)
-        bytes += batch.payload.length + batch.signature.length
-      }
-    }
+    const { proofs, batches, bytes } = this.records.missingOf(theirs, scope, bytesMax, this.deps.random())
+    answers?.take(Math.min(bytes, bytesMax), nowMs)
+    for (const bytes of packBatches(proofs, batches, true)) this.effects.push({ type: 'send', to: from, bytes })
     const mine = theirs.get(this.deps.self)
     // Signed proof of it is on its way only if this node asks: to be outbid, it must be seen first.
     const isOutdated = mine !== undefined && isNewer(mine, this.own.log)
-    for (const origin of this.originsFromAnywhere(scope)) {
-      const peer = this.peers.get(origin)
-      if (peer !== undefined) offer(origin, peer.log, peer.proof)
-      else if (origin === this.deps.self) offer(origin, this.own.log, this.deps.proof)
-    }
-    answers?.take(Math.min(bytes, bytesMax), nowMs)
-    for (const bytes of packBatches(proofs, missing, true)) this.effects.push({ type: 'send', to: from, bytes })
     // Also when there is nothing to tell: who has asked waits for the end of the answer before it asks elsewhere.
     this.sendSummary(from)
-    const isBehind = this.isBehind(theirs)
+    const isBehind = this.records.isBehind(theirs)
     if (!isBehind) this.onSettled(nowMs)
     if (isOutdated) this.sendDigest(from, false, scope)
     else if (isBehind && !(reply && this.ask(from, false, scope, nowMs))) this.expectNews(nowMs)
-  }
-
-  /** Each time from another one on: who asks several neighbours in turn gets another part from each. */
-  private originsFromAnywhere(scope: Scope | undefined): NodeId[] {
-    const origins = this.index.originsIn(scope)
-    const first = Math.floor(this.deps.random() * origins.length)
-    return [...origins.slice(first), ...origins.slice(0, first)]
-  }
-
-  private isBehind(theirs: ReadonlyMap<NodeId, Version>): boolean {
-    for (const [origin, their] of theirs) {
-      const log = this.logOf(origin)
-      if (log === undefined) {
-        if (!this.wasForgotten(origin, their)) return true
-      } else if (isNewer(their, log)) return true
-    }
-    return false
-  }
-
-  private logOf(origin: NodeId): OriginLog | undefined {
-    return origin === this.deps.self ? this.own.log : this.peers.get(origin)?.log
-  }
-
-  private wasForgotten(origin: NodeId, version: Version): boolean {
-    const forgotten = this.forgotten.get(origin)
-    return forgotten !== undefined && !isNewer(version, forgotten)
   }
 
   // Table --------------------------------------------------------------------------------------------------------
@@ -527,6 +450,7 @@ export class Router {
   private apply(origin: NodeId, changed: Changes, nowMs: number): void {
     const services = new Set<ServiceName>()
     for (const { key, value } of changed) {
+      if (value === undefined) this.onWithdrawn(origin, key, nowMs)
       const service = this.table.update(origin, key, value, nowMs)
       if (service !== undefined) services.add(service)
       if (key === NODE_KEY) {
@@ -536,6 +460,27 @@ export class Router {
     for (const service of services) this.effects.push({ type: 'routes-changed', service })
   }
 
+  private onWithdrawn(origin: NodeId, key: string, nowMs: number): void {
+    const to = this.table.linkEnd(key)
+    // Who has taken the link back as well is alive.
+    if (to !== undefined && to !== this.deps.self && this.table.link(to, origin) !== undefined) {
+      this.suspects.add(to, nowMs)
+    }
+  }
+
+  /** Asks what became of nodes that most of their neighbours have given up and that a path still leads to. */
+  private askAboutSuspects(nowMs: number): void {
+    for (const suspect of this.suspects.take(nowMs)) {
+      const { stated, counted } = this.table.linksOf(suspect.node)
+      const isReached = this.table.rttMs(suspect.node) !== undefined
+      if (!isReached || counted.length === 0 || counted.length > stated / 2) continue
+      const scope = this.records.index.scopeOf([suspect.node, ...counted])
+      const others = this.neighbours.nodes().filter(node => node !== suspect.node)
+      for (const to of pickSome(others, SUSPECT_QUESTIONS, this.deps.random)) this.sendDigest(to, false, scope)
+      this.suspects.onAsked(suspect, nowMs)
+    }
+  }
+
   // Timers -------------------------------------------------------------------------------------------------------
 
   private runTimers(nowMs: number): void {
@@ -543,6 +488,7 @@ export class Router {
     if (nowMs >= this.own.nextAtMs) this.publish(nowMs)
     if (nowMs >= this.fresh.atMs) this.handOn(nowMs)
     if (nowMs >= this.firstWays.atMs) this.tellFirstWays(nowMs)
+    if (nowMs >= this.suspects.atMs) this.askAboutSuspects(nowMs)
     if (nowMs >= this.digestAtMs) {
       const isQuick = --this.quickLeft > 0
       const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
@@ -568,19 +514,16 @@ export class Router {
     this.sweepAtMs = nowMs + SWEEP_MS
     // A node without any link is itself the one that is away.
     if (this.neighbours.size === 0) return
-    for (const [node, { untilMs }] of this.forgotten) if (nowMs >= untilMs) this.forgotten.delete(node)
-    for (const [node, peer] of this.peers) {
+    this.records.sweep(nowMs)
+    for (const [node, peer] of this.records.all()) {
       if (this.table.path(node) !== undefined) {
         peer.unreachableSinceMs = undefined
         continue
       }
       peer.unreachableSinceMs ??= nowMs
       if (nowMs - peer.unreachableSinceMs < this.options.forgetMs) continue
-      this.forgotten.set(node, { ...versionOf(peer.log), proof: peer.proof, untilMs: nowMs + this.options.forgetMs })
       const services = [...this.table.servicesOf(node)]
-      this.bytesHeld -= peer.log.bytes
-      this.peers.delete(node)
-      this.index.delete(node)
+      this.records.drop(node, nowMs + this.options.forgetMs)
       this.table.forget(node)
       this.effects.push({ type: 'node-changed', node, info: undefined })
       for (const service of services) this.effects.push({ type: 'routes-changed', service })
@@ -589,7 +532,7 @@ export class Router {
 
   private askForWake(nowMs: number): void {
     const heldAtMs = this.own.nextHeldAtMs(nowMs)
-    const aheadMs = Math.min(this.fresh.atMs, this.firstWays.atMs, this.digestAtMs, this.sweepAtMs)
+    const aheadMs = Math.min(this.fresh.atMs, this.firstWays.atMs, this.suspects.atMs, this.digestAtMs, this.sweepAtMs)
     const atMs = Math.min(this.own.nextAtMs, heldAtMs, aheadMs)
     if (atMs === this.wakeAtMs) return
     this.wakeAtMs = atMs
@@ -612,44 +555,26 @@ export class Router {
   }
 
   private packFresh(fresh: readonly Fresh[]): Uint8Array[] {
-    const batches: SignedBatch[] = []
-    const proofs: Uint8Array[] = []
-    for (const { origin, incarnation, seq } of fresh) {
-      const peer = this.peers.get(origin)
-      const batch = peer?.log.incarnation === incarnation ? peer.log.batch(seq) : undefined
-      if (peer === undefined || batch === undefined) continue
-      batches.push(batch)
-      // The first batch of an incarnation may be the first that anyone hears of its origin.
-      if (seq === 1) proofs.push(peer.proof)
-    }
+    const { proofs, batches } = this.records.collect(fresh)
     return packBatches(proofs, batches)
   }
 
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
-    return this.neighbours.size < this.peers.size ? this.options.providers : this.options.providers - 1
+    return this.neighbours.size < this.records.size ? this.options.providers : this.options.providers - 1
   }
 
   private sendSummary(to: NodeId): void {
     this.send(to, {
       type: 'summary',
-      hashes: this.index.summary(),
+      hashes: this.records.index.summary(),
       handOn: this.providers.has(to),
       load: this.neighbours.askers().length,
     })
   }
 
   private sendDigest(to: NodeId, reply: boolean, scope: Scope | undefined): void {
-    const versions = new Map<NodeId, Version>()
-    for (const node of this.index.originsIn(scope)) {
-      const log = this.logOf(node)
-      if (log !== undefined && versions.size < DIGEST_ORIGINS_MAX) versions.set(node, versionOf(log))
-    }
-    for (const [node, version] of this.forgotten) {
-      const isMeant = scope === undefined || isInScope(node, scope)
-      if (isMeant && versions.size < DIGEST_ORIGINS_MAX && !versions.has(node)) versions.set(node, version)
-    }
-    this.send(to, { type: 'digest', versions, reply, scope })
+    this.send(to, { type: 'digest', versions: this.records.digest(scope), reply, scope })
   }
 
   private send(to: NodeId, frame: GossipFrame): void {
@@ -670,17 +595,4 @@ export class Router {
   private note(event: string, fields: LogFields): void {
     this.effects.push({ type: 'note', event, fields })
   }
-}
-
-function versionOf(log: OriginLog): Version {
-  return { incarnation: log.incarnation, contiguous: log.contiguous }
-}
-
-function isNewer(a: Version, b: Version): boolean {
-  return a.incarnation > b.incarnation || (a.incarnation === b.incarnation && a.contiguous > b.contiguous)
-}
-
-/** Whether this log holds the batch, or is past it. */
-function isKnown(log: OriginLog, { incarnation, seq }: BatchHead): boolean {
-  return incarnation < log.incarnation || (incarnation === log.incarnation && log.holds(seq))
 }

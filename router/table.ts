@@ -138,6 +138,17 @@ export class Table {
     return this.links.get(node, to)
   }
 
+  /** The node that a link's key leads to, as far as it is known; undefined: of another key, or of nobody. */
+  linkEnd(key: string): NodeId | undefined {
+    const kind = entryKind(key)
+    return kind?.kind === 'link' ? this.links.idOf(kind.toTail) : undefined
+  }
+
+  /** How many links `node` states, and the nodes that state the same. */
+  linksOf(node: NodeId): { stated: number; counted: readonly NodeId[] } {
+    return { stated: this.links.countOf(node), counted: this.links.linkedTo(node) }
+  }
+
   /** Whether a path led to `node` when paths were last searched; now, if `isFresh`. */
   isReached(node: NodeId, isFresh: boolean): boolean {
     return this.pathsAsOf(isFresh).rttMs(node) !== undefined
