@@ -35,8 +35,8 @@ const LINK_BURST_MS = 500
 const SETTLE_MS = 1000
 /** What one link measures, or one more way to where there is one, is news for nobody within a second: it leaves with whatever else there is to say. */
 const LINK_NEWS_MS = 1000
-/** And as much later as the mesh is large: 200 such batches a second in all, whether 200 nodes make them or 1,000. */
-const LINK_NEWS_MS_PER_NODE = 5
+/** And as much later as the mesh is large: 125 such batches a second in all, whether 125 nodes make them or 1,000. */
+const LINK_NEWS_MS_PER_NODE = 8
 
 export interface AdvertiserDeps {
   readonly self: NodeId

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { encodeBatchPayload, signedBytes } from './batch.ts'
+import { type Batch, encodeBatchPayload, signedBytes } from './batch.ts'
 import { encodeServiceInfo } from './entry.ts'
 import { decodeGossipFrame, encodeGossipFrame } from './frame.ts'
 import { encodeMsgpack } from './msgpack.ts'
@@ -126,18 +126,24 @@ describe('telling', () => {
       return me.step({ type: 'link-up', to: 'p', rttMs: 5 })
     }
 
-    test('waits half a second and is told then, if nobody else was heard to have one', () => {
-      const me = large().pass(499)
+    const born = (...links: string[]): Batch =>
+      batch('p', 1, { ...who('p'), ...Object.fromEntries(links.map(to => [`link/${to}`, { r: 1, l: 0 }])) })
+
+    test('is told soon when the other end has no other link', () => {
+      const me = large()
+        .batches('b', [born('me')], ['p'])
+        .pass(249)
       expect(told(me)).toEqual([])
       me.pass(1)
       expect(told(me)).toHaveLength(2)
     })
 
-    test('is left for later when another way was heard of', () => {
-      const me = large().pass(100)
-      me.batches('b', [batch('p', 1, { ...who('p'), 'link/b': { r: 1, l: 0 } })], ['p']).pass(410)
+    test('leaves with the next news when the other end has other links', () => {
+      const me = large()
+        .batches('b', [born('me', 'q')], ['p'])
+        .pass(999)
       expect(told(me)).toEqual([])
-      me.pass(1000)
+      me.pass(1)
       expect(told(me)).toHaveLength(2)
     })
 

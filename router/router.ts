@@ -234,9 +234,13 @@ export class Router {
     return isOld
   }
 
-  /** Tells of those first ways that are still the only ones. */
+  /** Tells of those first ways that are the only ones. */
   private tellFirstWays(nowMs: number): void {
-    const only = this.firstWays.take(nowMs).filter(to => !this.table.isReachedBesides(to, this.mayLookFar(nowMs)))
+    const only = this.firstWays.take(nowMs).filter(({ to, isOver }) => {
+      if (!isOver) return this.table.linksOf(to).stated === 1 && this.table.link(to, this.deps.self) !== undefined
+      return !this.table.isReachedBesides(to, this.mayLookFar(nowMs))
+    })
+    for (const { to } of only) this.firstWays.delete(to)
     if (only.length === 0) return
     if (this.own.isCalm(nowMs)) this.publish(nowMs)
     else this.own.hurry(nowMs)

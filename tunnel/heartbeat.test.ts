@@ -33,6 +33,16 @@ describe('a heartbeat', () => {
     expect(heartbeat.rttMs).toBeUndefined()
   })
 
+  test('a line with a round trip of two seconds is given more time, one around the earth is not', () => {
+    const deadAfterMs = (rttMs: number): number => {
+      const heartbeat = new Heartbeat()
+      heartbeat.onPong(Number(heartbeat.tick(0)), rttMs)
+      return look(heartbeat, 0, 20_000)
+    }
+    expect([deadAfterMs(10), deadAfterMs(300)]).toEqual([SILENCE_MS - TICK_MS, SILENCE_MS - TICK_MS])
+    expect(deadAfterMs(2000)).toBe(SILENCE_MS - TICK_MS + 3500)
+  })
+
   test('a process that stood still does not take its own standstill for the death of the other end', () => {
     const heartbeat = new Heartbeat()
     heartbeat.tick(250)

@@ -7,6 +7,11 @@ export const HEARTBEAT_MS = 1000
  * are missing; with a look every 250 ms a silent death is known within 2.75 s, and the bar is 3 s.
  */
 export const SILENCE_MS = 2500
+/**
+ * Round trips up to here fit into the silence with room for one loss; what is beyond it counts twice, or a satellite's
+ * link of two seconds that loses a packet now and then would be dead half of the time. Half the earth and back is 300 ms.
+ */
+const USUAL_RTT_MS = 300
 /** Weight of a new round trip in the smoothed one: 1/8, as TCP does (RFC 6298 §2). */
 const RTT_WEIGHT = 1 / 8
 /** Weight of one heartbeat in the loss ratio: 1/32, so that one lost in a row of good ones shows as 3 %, and chance alone hardly ever as a fifth. */
@@ -57,7 +62,7 @@ export class Heartbeat {
   tick(nowMs: number): number | 'none' | 'dead' {
     this.silentTicks = this.heard ? 0 : this.silentTicks + 1
     this.heard = false
-    if (this.silentTicks >= this.options.silentTicksMax) return 'dead'
+    if (this.silentTicks >= this.options.silentTicksMax + this.patienceTicks()) return 'dead'
     this.ticks++
     const isQuick = this.ticks <= QUICK_PINGS
     return isQuick || this.ticks % this.options.ticksPerPing === 0 ? this.ping(nowMs) : 'none'
@@ -77,8 +82,13 @@ export class Heartbeat {
     return true
   }
 
+  /** Looks by which a long line is given more time. */
+  private patienceTicks(): number {
+    return Math.ceil((2 * Math.max(0, (this.rttMs ?? 0) - USUAL_RTT_MS)) / TICK_MS)
+  }
+
   private ping(nowMs: number): number {
-    const lateMs = this.options.silentTicksMax * TICK_MS
+    const lateMs = (this.options.silentTicksMax + this.patienceTicks()) * TICK_MS
     for (const [ping, sentAtMs] of this.unanswered) {
       if (nowMs - sentAtMs < lateMs) break
       this.unanswered.delete(ping)

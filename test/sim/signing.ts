@@ -5,6 +5,7 @@ import { type KeptBatch, keepCopy } from '../../router/kept-batch.ts'
 import { KeyPool } from '../../router/key-pool.ts'
 import type { NodeId } from '../../router/model.ts'
 import type { RouterDeps } from '../../router/router.ts'
+import { TextPool } from '../../router/text-pool.ts'
 import { randomFor } from './rng.ts'
 
 /** Bytes of an Ed25519 signature (RFC 8032), so that frames have their real size. */
@@ -101,10 +102,13 @@ export function nodeIdOf(name: string): NodeId {
   return id
 }
 
+/** Ids of all nodes of a few meshes. */
+const ids = new TextPool(10_000)
+
 function decodeProof(proof: Uint8Array): NodeId | undefined {
   if (proof.length !== PROOF_BYTES) return undefined
   const end = proof.indexOf(0)
-  return end > 0 ? Buffer.from(proof.buffer, proof.byteOffset, end).toString('latin1') : undefined
+  return end > 0 ? ids.read(proof, 0, end) : undefined
 }
 
 function stubSignature(signer: NodeId, bytes: Uint8Array): Uint8Array {
