@@ -1,6 +1,6 @@
 import { nodeTail } from './entry.ts'
 import type { LinkInfo, NodeId } from './model.ts'
-import { linkCostMs, type Path } from './paths.ts'
+import { costMsOf, linkCostMs, type Path } from './paths.ts'
 
 /** What one node states of its links: one row a link, in arrays of numbers, because a mesh has many of them. */
 interface Edges {
@@ -27,6 +27,9 @@ export class LinkGraph {
   /** Links stated towards each node. */
   private readonly statedTo: number[] = []
   private readonly free: number[] = []
+  /** Who spoke last, and its number: a batch tells of many links of one node. */
+  private lastFrom: NodeId | undefined
+  private lastNumber = 0
 
   /** Nodes that someone states a link from or to. */
   get size(): number {
@@ -36,7 +39,11 @@ export class LinkGraph {
   /** Takes what `from` says of its link to `to`; undefined: that there is none. Answers whether that is another than before. */
   set(from: NodeId, to: NodeId, link: LinkInfo | undefined): boolean {
     if (link === undefined) return this.remove(from, to)
-    const fromNumber = this.number(from)
+    if (from !== this.lastFrom) {
+      this.lastNumber = this.number(from)
+      this.lastFrom = from
+    }
+    const fromNumber = this.lastNumber
     const toNumber = this.number(to)
     const own = this.edgesOf(fromNumber)
     let at = own.to.indexOf(toNumber)
@@ -173,12 +180,14 @@ export class LinkGraph {
     const [own, other] = [this.edgesOf(from), this.edgesOf(to)]
     const backAt = other.to.indexOf(from)
     if (backAt < 0) return
-    const [there, back] = [linkAt(own, at), linkAt(other, backAt)]
-    const dearer = linkCostMs(back) > linkCostMs(there) ? back : there
-    for (const [edges, i] of [[own, at] as const, [other, backAt] as const]) {
-      edges.costMs[i] = linkCostMs(dearer)
-      edges.countedRttMs[i] = dearer.rttMs
-    }
+    const thereMs = costMsOf(own.rttMs[at] as number, own.lossRatio[at] as number)
+    const backMs = costMsOf(other.rttMs[backAt] as number, other.lossRatio[backAt] as number)
+    const costMs = Math.max(thereMs, backMs)
+    const rttMs = (backMs > thereMs ? other.rttMs[backAt] : own.rttMs[at]) as number
+    own.costMs[at] = costMs
+    own.countedRttMs[at] = rttMs
+    other.costMs[backAt] = costMs
+    other.countedRttMs[backAt] = rttMs
   }
 
   private number(node: NodeId): number {
@@ -204,6 +213,7 @@ export class LinkGraph {
   private giveUp(number: number): void {
     const id = this.ids[number] as NodeId
     if (this.statedTo[number] || this.edgesOf(number).to.length > 0 || this.find(id) !== number) return
+    this.lastFrom = undefined
     this.numbers.delete(nodeTail(id))
     this.numbers.delete(id)
     this.free.push(number)

@@ -17,6 +17,11 @@ export interface Path {
 }
 
 /** What a link costs: its round trip, made dearer by the share of heartbeats lost (a lost packet waits for a resend). */
-export function linkCostMs(link: LinkInfo): number {
-  return link.rttMs * (1 + 2 * Math.min(link.lossRatio, 1)) + HOP_COST_MS
+export function linkCostMs({ rttMs, lossRatio }: LinkInfo): number {
+  return costMsOf(rttMs, lossRatio)
+}
+
+/** The same of a link that is told in two numbers. */
+export function costMsOf(rttMs: number, lossRatio: number): number {
+  return rttMs * (1 + 2 * Math.min(lossRatio, 1)) + HOP_COST_MS
 }

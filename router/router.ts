@@ -55,6 +55,7 @@ export interface RouterDeps {
   decode?(payload: Uint8Array, signature: Uint8Array): ReturnType<typeof decodeBatch>
   /** Default: a copy. A simulator may keep one for all. */
   keep?(batch: Batch): KeptBatch
+  keepProof?(proof: Uint8Array): Uint8Array
   /** Uniform in [0, 1). */
   random(): number
 }
@@ -303,9 +304,11 @@ export class Router {
   private onProof(from: NodeId, proof: Uint8Array, nowMs: number): void {
     const node = this.deps.verifyProof(proof)
     if (node === undefined) this.refuse('bad-proof', from, 'a membership proof that the mesh root did not issue')
-    else if (this.records.logOf(node) !== undefined) return
-    // Being a member is nothing new: a node that was dropped for its absence comes back with something new to say.
-    else if (!this.records.renew(node, new Uint8Array(proof))) this.admit(from, node, new Uint8Array(proof), nowMs)
+    else if (this.records.logOf(node) === undefined) {
+      const kept = this.deps.keepProof?.(proof) ?? new Uint8Array(proof)
+      // Being a member is nothing new: a node that was dropped for its absence comes back with something new to say.
+      if (!this.records.renew(node, kept)) this.admit(from, node, kept, nowMs)
+    }
   }
 
   /** The batch if it was new and true; undefined otherwise. */

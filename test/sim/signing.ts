@@ -15,7 +15,7 @@ const PROOF_BYTES = 408
 
 const BASE58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
 
-type Signing = Pick<RouterDeps, 'proof' | 'verifyProof' | 'sign' | 'verify' | 'decode' | 'keep'>
+type Signing = Pick<RouterDeps, 'proof' | 'verifyProof' | 'sign' | 'verify' | 'decode' | 'keep' | 'keepProof'>
 
 /** Batches remembered with what they say: those under way in the largest mesh. */
 const DECODED_MAX = 20_000
@@ -32,6 +32,7 @@ export class SimSigning {
   private readonly kind: 'stub' | 'ed25519'
   private readonly decoded = new BoundedMap<number, ReturnType<typeof decodeBatch>>(DECODED_MAX)
   private readonly kept = new WeakMap<Batch, KeptBatch>()
+  private readonly proofs = new Map<NodeId, Uint8Array>()
   private readonly keys = new KeyPool()
   private readonly keyPairs = new Map<NodeId, { privateKey: KeyObject; publicKey: KeyObject }>()
 
@@ -48,6 +49,7 @@ export class SimSigning {
       ...(this.kind === 'stub' && {
         decode: (payload, signature) => this.decode(payload, signature),
         keep: batch => this.keep(batch),
+        keepProof: proof => this.keepProof(proof),
       }),
       sign: bytes => {
         this.signed++
@@ -78,6 +80,15 @@ export class SimSigning {
     if (known !== undefined) return known
     const kept = keepCopy(batch, key => this.keys.share(key))
     this.kept.set(batch, kept)
+    return kept
+  }
+
+  private keepProof(proof: Uint8Array): Uint8Array {
+    const node = decodeProof(proof)
+    const known = node === undefined ? undefined : this.proofs.get(node)
+    if (known !== undefined || node === undefined) return known ?? proof
+    const kept = new Uint8Array(proof)
+    this.proofs.set(node, kept)
     return kept
   }
 
