@@ -1,3 +1,5 @@
+import type { RouteFilter } from '../router/route-filter.ts'
+
 /**
  * What the admin API answers, as JSON. `null` stands where nothing is known (JSON has no infinity): the round trip of a
  * node that cannot be reached, the cost of a route that cannot be used.
@@ -9,6 +11,8 @@
  */
 
 export type RouteState = 'ready' | 'no-healthy-instance' | 'unreachable' | 'draining'
+/** Beside its own state, a place may not be one that was asked for. */
+export type PlaceState = RouteState | 'not-matching'
 
 /** One node that offers one service, as this node sees it now. */
 export interface RouteView {
@@ -76,7 +80,7 @@ export interface ExplainCandidate {
   readonly carrier: string
   readonly instances: number
   readonly healthy: number
-  readonly state: RouteState
+  readonly state: PlaceState
   readonly why: string
 }
 
@@ -159,8 +163,8 @@ export interface AdminBackend {
   links(): LinkView[]
   services(): ServiceView[]
   routes(): RouteView[]
-  /** `service` may be any text; an unknown one is an answer (`known: false`), not an error. */
-  explain(service: string): ExplainView
+  /** `service` may be any text; an unknown one is an answer (`known: false`), not an error. `filter`: as a call may ask. */
+  explain(service: string, filter?: RouteFilter): ExplainView
   /** `id` undefined: the body's address. `body` is JSON from outside, still to be checked. */
   register(service: string, id: string | undefined, body: unknown): RegistrationView
   heartbeat(service: string, id: string): RegistrationView

@@ -1,5 +1,6 @@
 import { type IncomingMessage, request } from 'node:http'
 import { MeshError } from '../router/errors.ts'
+import type { RouteFilter } from '../router/route-filter.ts'
 import { type AdminAddress, formatAdminAddress } from './address.ts'
 import type {
   ExplainCandidate,
@@ -148,8 +149,12 @@ export class AdminClient {
   async registrations(): Promise<RegistrationView[]> {
     return this.#checked(await this.#get('/v1/registry'), isListOf(REGISTRATION))
   }
-  async explain(service: string): Promise<ExplainView> {
-    const view = this.#checked(await this.#get(`/v1/explain/${encodeURIComponent(service)}`), isShape(EXPLAIN))
+  async explain(service: string, filter: RouteFilter = {}): Promise<ExplainView> {
+    const query = new URLSearchParams()
+    if (filter.region !== undefined) query.append('region', filter.region)
+    for (const [key, value] of Object.entries(filter.labels ?? {})) query.append('label', `${key}=${value}`)
+    const path = `/v1/explain/${encodeURIComponent(service)}${query.size > 0 ? `?${query}` : ''}`
+    const view = this.#checked(await this.#get(path), isShape(EXPLAIN))
     this.#checked(view.candidates, isListOf(CANDIDATE))
     return view
   }

@@ -91,11 +91,25 @@ test.each([
   expect(JSON.parse(answer.text)).toEqual(backend[method]())
 })
 
+test('explain gets what a call would ask for, and refuses what cannot be asked', async () => {
+  const explain = vi.fn(fakeBackend().explain)
+  await using admin = await startAdmin(fakeBackend({ explain }))
+  const path = '/v1/explain/orders'
+  expect((await ask(admin.address, `${path}?region=aws-*&label=version%3Dv2&label=n%3DM%C3%BC+x`)).status).toBe(200)
+  expect(explain).toHaveBeenCalledWith('orders', { region: 'aws-*', labels: { version: 'v2', n: 'Mü x' } })
+  for (const query of ['region=a*b', 'region=', 'region=a&region=b', 'label=v2', 'label=a%3D1&label=a%3D2']) {
+    const answer = await ask(admin.address, `${path}?${query}`)
+    expect([answer.status, JSON.parse(answer.text).error.code]).toEqual([400, 'bad-request'])
+    expect(JSON.parse(answer.text).error.message).toContain('expected')
+  }
+  expect(explain).toHaveBeenCalledTimes(1)
+})
+
 test('explain gets the name as it was meant, whatever characters are in it', async () => {
   const explain = vi.fn(fakeBackend().explain)
   await using admin = await startAdmin(fakeBackend({ explain }))
   expect((await ask(admin.address, '/v1/explain/a%2Fb%20%C3%A9?x=1')).status).toBe(200)
-  expect(explain).toHaveBeenCalledWith('a/b é')
+  expect(explain).toHaveBeenCalledWith('a/b é', undefined)
   expect((await ask(admin.address, '/v1/explain/%ff')).status).toBe(404)
 })
 

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { MeshError } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
+import { decodeRouteFilter, type RouteFilter } from '../router/route-filter.ts'
 import { type AdminAddress, formatAdminAddress } from './address.ts'
 import type { AdminBackend, ErrorView } from './admin-api.ts'
 
@@ -21,6 +22,7 @@ const IDLE_TIMEOUT_MS = 5_000
 interface Request {
   /** The path's variable parts, decoded, in order. */
   readonly names: readonly string[]
+  readonly query: URLSearchParams
   readonly body: unknown
 }
 interface Answer {
@@ -42,7 +44,7 @@ const ENDPOINTS: readonly Endpoint[] = [
   get('v1/links', backend => ok(backend.links())),
   get('v1/services', backend => ok(backend.services())),
   get('v1/routes', backend => ok(backend.routes())),
-  get('v1/explain/:', (backend, { names: [service = ''] }) => ok(backend.explain(service))),
+  get('v1/explain/:', (backend, { names: [service = ''], query }) => ok(backend.explain(service, readFilter(query)))),
   get('v1/registry', backend => ok(backend.registrations())),
   {
     path: ['v1', 'registry'],
@@ -164,9 +166,9 @@ export class AdminServer {
   async #onRequest(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       this.#refuseStrangers(request)
-      const { endpoint, names } = findEndpoint(request)
+      const { endpoint, names, query } = findEndpoint(request)
       const body = endpoint.method === 'PUT' || endpoint.method === 'POST' ? await readJson(request) : undefined
-      const answer = endpoint.answer(this.#backend, { names, body })
+      const answer = endpoint.answer(this.#backend, { names, query, body })
       send(request, response, answer.status, answer.body)
     } catch (error) {
       this.#refuse(request, response, error)
@@ -228,9 +230,19 @@ function answerHealth(state: string): Answer {
   return { status: state === 'up' ? 200 : 503, body: { status: state } }
 }
 
-function findEndpoint(request: IncomingMessage): { endpoint: Endpoint; names: string[] } {
+/** `?region=aws-*&label=version%3Dv2`, as a call asks with the fields of these names. */
+function readFilter(query: URLSearchParams): RouteFilter | undefined {
+  const [region, ...more] = query.getAll('region')
+  if (more.length > 0) throw new Refusal(400, 'bad-request', 'expected one region, found two')
+  const decoded = decodeRouteFilter(region, query.getAll('label'))
+  if (decoded.ok) return decoded.filter
+  throw new Refusal(400, 'bad-request', decoded.problem)
+}
+
+function findEndpoint(request: IncomingMessage): { endpoint: Endpoint; names: string[]; query: URLSearchParams } {
   const target = request.url ?? ''
   const path = target.split('?', 1)[0] ?? ''
+  const query = new URLSearchParams(target.slice(path.length))
   const parts = path.startsWith('/') ? decodeParts(path.slice(1).split('/')) : undefined
   const found = parts === undefined ? [] : ENDPOINTS.filter(endpoint => fits(endpoint.path, parts))
   const shown = path.slice(0, 100)
@@ -247,7 +259,7 @@ function findEndpoint(request: IncomingMessage): { endpoint: Endpoint; names: st
     const allow = found.map(each => each.method).join(', ')
     throw new Refusal(405, 'bad-method', `${JSON.stringify(shown)} takes ${allow}, not ${request.method}`, { allow })
   }
-  return { endpoint, names: parts.filter((_, i) => endpoint.path[i] === ':') }
+  return { endpoint, names: parts.filter((_, i) => endpoint.path[i] === ':'), query }
 }
 
 function fits(pattern: readonly string[], parts: readonly string[]): boolean {

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { expect, test } from 'vitest'
+import { readPlaceFilter } from '../proxy/place-filter.ts'
 import { fakeBackend, makeFolder, type Ran, run, STATUS, startAdmin, stdinOf } from './command-fixture.ts'
 
 interface Heard {
@@ -60,6 +61,17 @@ test('method, path, fields and body go out as they were given', async () => {
       body: 'text',
     },
   ])
+})
+
+test('a place is asked for with fields that an ingress reads as they were meant', async () => {
+  const words = ['orders', '--region', 'aws-*', '--label', 'version=v2', '--label', 'n=Mü, x']
+  const { heard } = await call(words)
+  expect(heard[0]?.headers['x-flatmesh-region']).toBe('aws-*')
+  expect(readPlaceFilter(['x-flatmesh-label', String(heard[0]?.headers['x-flatmesh-label'])])).toEqual({
+    ok: true,
+    filter: { region: undefined, labels: { version: 'v2', n: 'Mü, x' } },
+  })
+  expect((await call(['orders', '--region', 'a*b'])).code).toBe(2)
 })
 
 test('a body comes from a file or from stdin, and makes it a POST', async () => {

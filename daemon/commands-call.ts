@@ -18,6 +18,7 @@ import {
   toAdminClient,
   usage,
 } from './command.ts'
+import { PLACE_OPTIONS, readPlaceOptions } from './place-options.ts'
 import { printable } from './table.ts'
 
 /** The mesh's own errors carry this field; an ingress lets no service set it. */
@@ -39,6 +40,7 @@ const call: Command = {
   example:
     "flatmesh call orders /42\nflatmesh call orders / -X POST -H 'content-type: application/json' -d @order.json",
   options: {
+    ...PLACE_OPTIONS,
     method: { type: 'string', short: 'X', value: 'METHOD', help: 'default GET, or POST with a body' },
     header: { type: 'string', short: 'H', multiple: true, value: "'K: V'", help: 'a request field; may be repeated' },
     data: { type: 'string', short: 'd', value: 'DATA', help: 'the body: text, @FILE, or - for stdin' },
@@ -90,6 +92,10 @@ async function readRequest(invocation: Invocation, io: Io): Promise<Asked> {
       throw usage(call, `-H takes 'Name: value', found ${JSON.stringify(header)}`)
     headers[name.toLowerCase()] = [...(headers[name.toLowerCase()] ?? []), value]
   }
+  const filter = readPlaceOptions(call, invocation) ?? {}
+  if (filter.region !== undefined) headers['x-flatmesh-region'] = [filter.region]
+  const labels = Object.entries(filter.labels ?? {}).map(([key, value]) => `${key}=${encodeURIComponent(value)}`)
+  if (labels.length > 0) headers['x-flatmesh-label'] = labels
   const { body, bodyBytes } = await readBody(invocation.text('data'), io)
   const verb = method ?? (body === undefined ? 'GET' : 'POST')
   const given = Object.entries(headers).map(([name, values]) => [name, values.length === 1 ? values[0] : values])

@@ -80,6 +80,23 @@ test('explain says who is chosen, and why the others are not', async () => {
   })
 })
 
+test('explain asks for the place that a call would ask for', async () => {
+  const asked: unknown[] = []
+  const backend = fakeBackend()
+  const noting = fakeBackend({
+    explain: (service, filter) => {
+      asked.push([service, filter])
+      return backend.explain(service)
+    },
+  })
+  const words = ['explain', 'orders', '--region', 'aws-*', '--label', 'version=v2', '--label', 'n=Mü, x&y=z']
+  expect((await ask(words, noting)).code).toBe(0)
+  expect(asked).toEqual([['orders', { region: 'aws-*', labels: { version: 'v2', n: 'Mü, x&y=z' } }]])
+  const wrong = await ask(['explain', 'orders', '--label', 'v2'], noting)
+  expect(wrong.code).toBe(2)
+  expect(wrong.err).toContain('explain: expected a label such as version=v2, found "v2"')
+})
+
 test('status tells all, and which registry has a problem', async () => {
   expect((await ask(['status'])).out).toBe(
     [

@@ -1,6 +1,7 @@
 import { MeshError } from '../router/errors.ts'
 import type { ExplainView, LinkView, NodeView, RouteView, ServiceView } from './admin-api.ts'
 import { type Command, EXIT, type Io, printJson, printTable, readConfig, toAdminClient } from './command.ts'
+import { PLACE_OPTIONS, readPlaceOptions } from './place-options.ts'
 import { formatMs, formatPercent, formatSpan } from './quantity.ts'
 import { type Cell, type Column, printable, type Tone } from './table.ts'
 
@@ -82,11 +83,14 @@ const explain: Command = {
   summary: 'who would answer a call now, and why',
   about:
     'Lists every node that offers SERVICE in the order of choice: its cost (round trip RTT plus HOPS, the base cost of\n' +
-    'the path’s hops), and why others are out. Exits 4 if nobody offers it. Needs a running daemon.',
-  example: 'flatmesh explain orders',
+    'the path’s hops), and why others are out. With --region and --label: for a call that asks for such a place with the\n' +
+    'fields x-flatmesh-region and x-flatmesh-label. Exits 4 if nobody offers it. Needs a running daemon.',
+  example: 'flatmesh explain orders\nflatmesh explain orders --region aws-* --label version=v2',
+  options: PLACE_OPTIONS,
   async run(invocation, io) {
     const [service = ''] = invocation.operands
-    const view = await toAdminClient(readConfig(invocation, io)).explain(service)
+    const filter = readPlaceOptions(explain, invocation)
+    const view = await toAdminClient(readConfig(invocation, io)).explain(service, filter)
     if (invocation.json) printJson(io, view)
     else if (view.known) printExplain(io, view)
     if (!view.known) throw unknownService(service)

@@ -10,9 +10,12 @@ import { createLocalCall } from '../proxy/local-call.ts'
 import { Catalog } from '../registry/catalog.ts'
 import { FileRegistry } from '../registry/file-registry.ts'
 import { HttpRegistry } from '../registry/http-registry.ts'
+import type { LinkPolicyOptions } from '../router/link-policy.ts'
 import type { Log } from '../router/log.ts'
-import type { Candidate, NodeId, NodeInfo } from '../router/model.ts'
+import type { Candidate, NodeId, NodeInfo, ServiceName } from '../router/model.ts'
+import { matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { RouterEvent } from '../router/router.ts'
+import type { Table } from '../router/table.ts'
 import { CallPlane } from '../tunnel/call-plane.ts'
 import { verifyNodeCertificate } from '../tunnel/certificate.ts'
 import type { Identity } from '../tunnel/identity.ts'
@@ -27,7 +30,7 @@ import { AdminServer } from './admin.ts'
 import type { ListenView, StatusView } from './admin-api.ts'
 import type { Config } from './config.ts'
 import { KnownNodes } from './known-nodes.ts'
-import { LinkChooser, type LinkChooserOptions } from './link-chooser.ts'
+import { LinkChooser } from './link-chooser.ts'
 import { chooseRoute } from './relay-route.ts'
 import { RouterHost } from './router-host.ts'
 import { flatmeshVersion } from './version.ts'
@@ -40,8 +43,7 @@ const ONLY_PLACE_WAIT_MS = 5000
 
 /** For tests of many daemons in one process: other numbers than the usual ones. */
 export interface DaemonOptions {
-  readonly links?: Partial<LinkChooserOptions>
-  readonly unwantedMs?: number
+  readonly links?: Partial<LinkPolicyOptions>
 }
 
 /**
@@ -84,6 +86,7 @@ export class Daemon {
     this.self = {
       ...{ name: identity.name, region: identity.region, version: flatmeshVersion() },
       ...{ overlay: [], calls: [], state: 'up' },
+      ...(config.relay ? {} : { relays: false }),
     }
 
     this.knownNodes = new KnownNodes({ log }, { path: join(config.dataDir, 'known-nodes.json') })
@@ -126,7 +129,7 @@ export class Daemon {
         random: Math.random,
         handler: {
           onLinkUp: (to, rttMs) => this.onLinkUp(to, rttMs),
-          onLinkDown: (to, reason) => this.onLinkDown(to, reason),
+          onLinkDown: (to, reason, isPlanned) => this.onLinkDown(to, reason, isPlanned),
           onRtt: (to, rttMs, lossRatio) => step({ type: 'rtt', to, rttMs, lossRatio }),
           onFrame: (from, bytes) => step({ type: 'frame', from, bytes }),
           onCallStream: (from, stream) => this.callPlane.takeOverlay(from, stream),
@@ -134,18 +137,19 @@ export class Daemon {
       },
       {
         ...{ ...config.listen.overlay, join: config.join, advertise: config.advertise },
-        ...(options.unwantedMs !== undefined && { unwantedMs: options.unwantedMs }),
+        ...(options.links?.leaveMs !== undefined && { leaveMs: options.links.leaveMs }),
       },
     )
     this.linkChooser = new LinkChooser(
       {
         self: identity.nodeId,
-        random: Math.random,
+        ...{ random: Math.random, nowMs },
         known: () => this.knownNodes.nodes.keys(),
         inTable: () => [...this.host.router.table.nodeIds()].length - 1,
         rttMs: node => this.rttMs(node),
-        linkCount: () => this.overlay.links().length,
-        choose: wanted => this.choose(wanted),
+        links: () => this.overlay.links(),
+        choose: (wanted, isSparse) => this.choose(wanted, isSparse),
+        leave: node => this.overlay.leave(node),
       },
       { fullMeshMax: config.overlay.fullMeshMax, ...options.links },
     )
@@ -177,8 +181,8 @@ export class Daemon {
     this.ingress = new Ingress(
       {
         ...{ self: me, log, nowMs },
-        candidates: service => table.candidates(service),
-        knows: service => table.knows(service),
+        candidates: (service, filter) => table.candidates(service, filter),
+        knows: (service, filter) => (filter === undefined ? table.knows(service) : isOffered(table, service, filter)),
         open: (target, open) => this.open(target, open),
       },
       { ...config.listen.http, ...INGRESS_DEFAULTS, ...config.proxy },
@@ -266,22 +270,23 @@ export class Daemon {
   private onLinkUp(to: NodeId, rttMs: number): void {
     this.log.info({ link: this.nameOf(to), rttMs: Math.round(rttMs * 10) / 10 }, 'an overlay link is up')
     this.host.step({ type: 'link-up', to, rttMs })
+    this.linkChooser.onLinkUp(to)
     this.callPlane.want(to)
     this.callPlane.nudge(to)
   }
 
-  private onLinkDown(to: NodeId, reason: string): void {
+  private onLinkDown(to: NodeId, reason: string, isPlanned: boolean): void {
     this.log.info({ link: this.nameOf(to), reason }, 'an overlay link is down')
-    this.host.step({ type: 'link-down', to })
+    this.host.step({ type: 'link-down', to, isPlanned })
     // Calls in flight go on, and a call that comes still asks for a link; but nobody dials for its own sake any more.
     this.callPlane.unwant(to)
   }
 
   /** A link for calls is kept beside each link of the overlay that this node wants; what the other end wants, it keeps. */
-  private choose(wanted: ReadonlySet<NodeId> | undefined): void {
+  private choose(wanted: ReadonlySet<NodeId> | undefined, isSparse: boolean): void {
     this.overlay.choose(wanted)
     for (const { node } of this.overlay.links()) {
-      if (wanted === undefined || wanted.has(node)) this.callPlane.want(node)
+      if (!isSparse || wanted === undefined || wanted.has(node)) this.callPlane.want(node)
       else this.callPlane.unwant(node)
     }
   }
@@ -356,6 +361,15 @@ export class Daemon {
   private dataFile(name: string): string {
     return join(this.config.dataDir, name)
   }
+}
+
+/** Whether any place that the filter lets through offers it, in good health or not. */
+function isOffered(table: Table, service: ServiceName, filter: RouteFilter): boolean {
+  for (const node of table.nodeIds()) {
+    const [info, offered] = [table.nodeInfo(node), table.service(node, service)]
+    if (info !== undefined && offered !== undefined && matchesFilter(filter, info.region, offered)) return true
+  }
+  return false
 }
 
 const wallClock = {

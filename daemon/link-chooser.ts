@@ -1,4 +1,4 @@
-import { chooseLinks, LINK_CHOICE_DEFAULTS, type LinkChoiceOptions, type LinkPeer } from '../router/link-choice.ts'
+import { LinkPolicy, type LinkPolicyOptions, type StandingLink } from '../router/link-policy.ts'
 import type { NodeId } from '../router/model.ts'
 
 export interface LinkChooserDeps {
@@ -9,114 +9,88 @@ export interface LinkChooserDeps {
   inTable(): number
   /** Measured, or along the best path; undefined: no way leads there. */
   rttMs(node: NodeId): number | undefined
-  linkCount(): number
-  /** undefined: links to all. */
-  choose(wanted: ReadonlySet<NodeId> | undefined): void
+  links(): readonly StandingLink[]
+  /** `wanted` undefined: links to all. `isSparse`: links are few, and others than these of no use. */
+  choose(wanted: ReadonlySet<NodeId> | undefined, isSparse: boolean): void
+  /** Gives up a link. */
+  leave(node: NodeId): void
+  /** Monotonic milliseconds. */
+  nowMs(): number
   /** Uniform in [0, 1). */
   random(): number
 }
 
-export interface LinkChooserOptions extends LinkChoiceOptions {
-  /** Between two choices. */
-  readonly periodMs: number
-  /** From news to a choice: many nodes become known at once. In a sparse overlay a choice costs more than it changes. */
-  readonly soonMs: number
-  readonly soonSparseMs: number
-}
-
-export const LINK_CHOOSER_DEFAULTS: LinkChooserOptions = {
-  ...LINK_CHOICE_DEFAULTS,
-  // As in the simulator, whose runs of a thousand nodes these were found with.
-  periodMs: 5000,
-  soonMs: 250,
-  soonSparseMs: 2000,
-}
-
-/** What a call counts for after each period: half of it after half a minute. */
-const CALLS_KEPT_SHARE = 0.9
-/** Below this a node is no longer one that is called. */
-const CALLS_MIN = 0.5
-/** Others that a node without any link tries in each period, beside its choice: those it chose may all be gone. */
-const LONELY_TRIES = 8
-
-/** Says again and again which nodes the overlay keeps links to: to all in a small mesh, to a few in a large one. */
+/** Gives the policy of links its time and what it has to see, and carries out what it decides. */
 export class LinkChooser {
   private readonly deps: LinkChooserDeps
-  private readonly options: LinkChooserOptions
-  private readonly calls = new Map<NodeId, number>()
-  private wanted: ReadonlySet<NodeId> = new Set()
+  private readonly policy: LinkPolicy
   private timer: NodeJS.Timeout | undefined
-  private soon: NodeJS.Timeout | undefined
-  private isSparse = false
+  private planned: NodeJS.Timeout | undefined
+  /** Whoever becomes known is dialled at once. */
+  private isOpen = false
 
-  constructor(deps: LinkChooserDeps, options: Partial<LinkChooserOptions> = {}) {
+  constructor(deps: LinkChooserDeps, options: Partial<LinkPolicyOptions> = {}) {
     this.deps = deps
-    this.options = { ...LINK_CHOOSER_DEFAULTS, ...options }
+    this.policy = new LinkPolicy(deps, options)
   }
 
   start(): void {
-    this.timer = setInterval(() => {
-      this.fade()
-      this.choose()
-    }, this.options.periodMs)
-    this.choose()
+    this.timer = setInterval(() => this.choose('period'), this.policy.options.periodMs)
+    this.choose('start')
   }
 
   stop(): void {
     clearInterval(this.timer)
-    clearTimeout(this.soon)
+    clearTimeout(this.planned)
+    this.timer = undefined
   }
 
-  /** A node became known, or was forgotten: choose again soon. */
+  /** A node became known. To be told before the overlay learns of it. */
   onNews(): void {
-    if (this.timer === undefined || this.soon !== undefined) return
-    this.soon = setTimeout(
-      () => {
-        this.soon = undefined
-        this.choose()
-      },
-      this.isSparse ? this.options.soonSparseMs : this.options.soonMs,
-    )
+    if (this.timer === undefined) return
+    const known = this.known()
+    const wanted = this.policy.hold(known.length)
+    if (this.isOpen && wanted !== undefined) {
+      this.isOpen = false
+      this.deps.choose(wanted, false)
+    }
+    this.plan(this.policy.onNews(this.count(known), this.deps.nowMs()))
   }
 
   /** A call went there. */
   onCall(node: NodeId): void {
-    this.calls.set(node, (this.calls.get(node) ?? 0) + 1)
+    this.policy.onCall(node)
+  }
+
+  onLinkUp(node: NodeId): void {
+    this.policy.onLinkUp(node)
   }
 
   /** Chooses now and tells the overlay. */
-  choose(): void {
-    const { deps, options } = this
-    const known = [...deps.known()].filter(node => node !== deps.self)
-    // What was known from earlier lives counts only until the table says how many there are.
-    const count = deps.inTable() > 0 ? deps.inTable() : known.length
-    this.isSparse = count >= options.fullMeshMax
-    if (!this.isSparse) {
-      deps.choose(undefined)
-      return
-    }
-    const peers = known.map((node): LinkPeer => {
-      return { node, rttMs: deps.rttMs(node), calls: this.calls.get(node) ?? 0 }
-    })
-    // Sparse it is, however many of those whose addresses are known.
-    const wanted = chooseLinks(deps.self, peers, this.wanted, { ...options, fullMeshMax: 0 })
-    this.wanted = wanted
-    deps.choose(deps.linkCount() > 0 ? wanted : new Set([...wanted, ...this.someOf(known)]))
+  choose(occasion: 'start' | 'period' | 'planned'): void {
+    const { deps } = this
+    const known = this.known()
+    const seen = { known, count: this.count(known), links: deps.links(), rttMs: (node: NodeId) => deps.rttMs(node) }
+    const { wanted, isAll, isSparse, leave, againAtMs } = this.policy.choose(seen, deps.nowMs(), occasion)
+    this.plan(againAtMs)
+    this.isOpen = isAll
+    deps.choose(isAll ? undefined : wanted, isSparse)
+    for (const node of leave) deps.leave(node)
   }
 
-  private fade(): void {
-    for (const [node, count] of this.calls) {
-      if (count * CALLS_KEPT_SHARE < CALLS_MIN) this.calls.delete(node)
-      else this.calls.set(node, count * CALLS_KEPT_SHARE)
-    }
+  private known(): NodeId[] {
+    return [...this.deps.known()].filter(node => node !== this.deps.self)
   }
 
-  private someOf(known: readonly NodeId[]): NodeId[] {
-    const left = [...known]
-    const some: NodeId[] = []
-    while (some.length < LONELY_TRIES && left.length > 0) {
-      some.push(...left.splice(Math.floor(this.deps.random() * left.length), 1))
-    }
-    return some
+  /** What was known from earlier lives counts only until the table says how many there are. */
+  private count(known: readonly NodeId[]): number {
+    const inTable = this.deps.inTable()
+    return inTable > 0 ? inTable : known.length
+  }
+
+  private plan(atMs: number | undefined): void {
+    if (atMs === undefined || this.timer === undefined) return
+    clearTimeout(this.planned)
+    this.planned = setTimeout(() => this.choose('planned'), Math.max(0, Math.ceil(atMs - this.deps.nowMs())))
   }
 }

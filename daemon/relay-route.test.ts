@@ -1,19 +1,25 @@
 import { describe, expect, it } from 'vitest'
 import { encodeLinkInfo, encodeNodeInfo, linkKey, NODE_KEY } from '../router/entry.ts'
-import type { NodeId } from '../router/model.ts'
+import type { NodeId, NodeInfo } from '../router/model.ts'
 import { Table } from '../router/table.ts'
 import { chooseRoute } from './relay-route.ts'
 
 const NONE: ReadonlySet<NodeId> = new Set()
 
 /** A table as node `a` has it; `links` are pairs and their round trips. */
-function tableOf(links: readonly [NodeId, NodeId, number][], draining: readonly NodeId[] = []): Table {
+function tableOf(
+  links: readonly [NodeId, NodeId, number][],
+  draining: readonly NodeId[] = [],
+  deadEnds: readonly NodeId[] = [],
+): Table {
   const table = new Table('a')
   const nodes = new Set<NodeId>()
   for (const [from, to] of links) nodes.add(from).add(to)
   for (const name of nodes) {
     const state = draining.includes(name) ? 'draining' : 'up'
-    table.update(name, NODE_KEY, encodeNodeInfo({ name, region: 'r', version: '1', overlay: [], calls: [], state }), 0)
+    const info: NodeInfo = { name, region: 'r', version: '1', overlay: [], calls: [], state }
+    const said: NodeInfo = deadEnds.includes(name) ? { ...info, relays: false } : info
+    table.update(name, NODE_KEY, encodeNodeInfo(said), 0)
   }
   for (const [from, to, rttMs] of links) {
     table.update(from, linkKey(to), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
@@ -59,6 +65,13 @@ describe('the route of a relayed link', () => {
     expect(chooseRoute(tableOf(SQUARE, ['b']), 'c', NONE)).toEqual(['d', 'c'])
     expect(chooseRoute(tableOf(SQUARE.slice(0, 2), ['b']), 'c', NONE)).toEqual(['b', 'c'])
     expect(chooseRoute(tableOf(SQUARE.slice(0, 2), ['b']), 'c', new Set(['b']))).toBeUndefined()
+  })
+
+  it('never leads through a node that says that it passes nothing on, neither at first nor round another', () => {
+    expect(chooseRoute(tableOf(SQUARE, [], ['b']), 'c', NONE)).toEqual(['d', 'c'])
+    expect(chooseRoute(tableOf(SQUARE, [], ['d']), 'c', new Set(['b']))).toBeUndefined()
+    expect(chooseRoute(tableOf(SQUARE, ['b'], ['d']), 'c', NONE)).toEqual(['b', 'c'])
+    expect(chooseRoute(tableOf(SQUARE, [], ['a', 'c']), 'c', NONE)).toEqual(['b', 'c'])
   })
 
   it('takes no link that only one end states', () => {

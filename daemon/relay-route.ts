@@ -6,7 +6,7 @@ type Links = Pick<Table, 'self' | 'path' | 'nodeIds' | 'nodeInfo' | 'link'>
 
 /**
  * The nodes that calls to `target` pass, the target last: the table's path, or the cheapest way round when a relay on that
- * path is to be avoided or is stopping.
+ * path is to be avoided or is stopping. Never through a node that says that it passes nothing on.
  *
  * Ways round have one relay or two, of links that both their ends state (this node's own on its word, as in the table).
  * Undefined: none. Pure; a way round costs one look at each node.
@@ -14,7 +14,10 @@ type Links = Pick<Table, 'self' | 'path' | 'nodeIds' | 'nodeInfo' | 'link'>
 export function chooseRoute(table: Links, target: NodeId, avoided: ReadonlySet<NodeId>): readonly NodeId[] | undefined {
   const path = table.path(target)?.path
   if (path === undefined) return undefined
-  const isFit = (node: NodeId): boolean => !avoided.has(node) && table.nodeInfo(node)?.state !== 'draining'
+  const isFit = (node: NodeId): boolean => {
+    const info = table.nodeInfo(node)
+    return !avoided.has(node) && info?.state !== 'draining' && info?.relays !== false
+  }
   const relays = path.slice(0, -1)
   if (relays.every(isFit)) return path
   // Better by a relay that is stopping than not at all; one that is avoided has said no.

@@ -15,7 +15,10 @@ import { Daemon } from './daemon.ts'
 const NODES = 12
 const WAIT = { timeout: 60_000, interval: 100 }
 /** What a node chooses: its own choices are at most five links, and those of others come on top. */
-const LINKS = { fullMeshMax: 4, nearest: 2, random: 2, called: 1, periodMs: 200, soonMs: 50, soonSparseMs: 100 }
+const LINKS = {
+  ...{ fullMeshMax: 4, nearest: 2, random: 2, called: 1, periodMs: 200, soonMs: 50, soonSparseMs: 100 },
+  ...{ growingMs: 100, unwantedMs: 500, leaveMs: 100 },
+}
 
 describe('twelve daemons of a mesh that keeps links to a few alone', () => {
   const folder = mkdtempSync(join(tmpdir(), 'flatmesh-sparse-'))
@@ -40,7 +43,7 @@ describe('twelve daemons of a mesh that keeps links to a few alone', () => {
         overlay: { fullMeshMax: 4 },
       })
       const daemon = new Daemon(parseConfig(text, join(folder, `${name}.yaml`)), mesh.identity(name), silentLog, {
-        ...{ links: LINKS, unwantedMs: 500 },
+        links: LINKS,
       })
       const listen = await daemon.start()
       const address = decodeAdminAddress(listen.admin)
@@ -50,7 +53,7 @@ describe('twelve daemons of a mesh that keeps links to a few alone', () => {
       const [host, overlayPort] = listen.overlay.split(':')
       if (join_.length === 0) join_ = [`/ip4/${host}/tcp/${overlayPort}`]
     }
-  })
+  }, WAIT.timeout)
 
   afterAll(async () => {
     await Promise.all(nodes.map(({ daemon }) => daemon.stop()))

@@ -44,7 +44,7 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
   node('id-lost', 'lost')
   link(identity.nodeId, 'id-near', 10)
   link('id-near', 'id-far', 20)
-  for (const id of ['id-far', 'id-lost']) serve(id, 'orders', 2)
+  for (const id of ['id-far', 'id-lost']) serve(id, 'orders', 2, id === 'id-far' ? { labels: { version: 'v2' } } : {})
   serve('id-near', 'orders', 0)
   serve(identity.nodeId, 'billing', 1, { protocol: 'tcp' })
   // A node that was heard of, and has not said yet who it is.
@@ -52,7 +52,7 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
 
   const overlayLink: OverlayLink = {
     ...{ node: 'id-near', rttMs: 10.04, lossRatio: 0.01234, address: '/ip4/1.2.3.4/tcp/1' },
-    ...{ dialled: true, sinceMs: Date.now() },
+    ...{ dialled: true, isInUse: false, sinceMs: Date.now() },
   }
   const overlay: Overlay = {
     start: async () => [],
@@ -61,6 +61,7 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
     learn() {},
     forget() {},
     choose() {},
+    leave() {},
     isLinked: () => true,
     openCalls: () => Promise.reject(new Error('no streams here')),
     links: () => [overlayLink],
@@ -160,6 +161,27 @@ describe('the views', () => {
     expect(explained.candidates.map(({ carrier }) => carrier)).toEqual(['relayed via near>lost', 'direct', ''])
     expect(explained.candidates[0]?.parts).toEqual({ rttMs: 30, hopsMs: 4 })
     expect(explained.summary).toContain('answered at far, 34 ms away; 1 of 3 places can answer')
+  })
+
+  test('an explanation for a call that asks for a place shows the same choice, and why others are not asked', () => {
+    const { views, router } = createViews()
+    const filter = { labels: { version: 'v2' } }
+    const explained = views.explain('orders', filter)
+    expect(explained.choice).toBe(router.candidates('orders', filter)[0]?.name)
+    expect(explained.candidates.map(({ node, rank, state, why }) => [node, rank, state, why])).toEqual([
+      ['far', 1, 'ready', 'nearest of those that can answer'],
+      ['near', null, 'not-matching', 'out: it has no label version'],
+      ['lost', null, 'not-matching', 'out: it has no label version'],
+    ])
+    expect(explained.summary).toBe(
+      'a call for orders with label version=v2 made at me is answered at far, 34 ms away; 1 of 1 places can answer',
+    )
+    const elsewhere = views.explain('orders', { region: 'region-l*' })
+    expect([elsewhere.choice, elsewhere.candidates[0]?.state]).toEqual([null, 'unreachable'])
+    expect(elsewhere.summary).toBe('orders with region region-l* is known, but no place can answer it now')
+    const nowhere = views.explain('orders', { region: 'mars' })
+    expect([nowhere.choice, nowhere.known]).toEqual([null, true])
+    expect(nowhere.summary).toBe('orders is offered, but nowhere with region mars')
   })
 
   test('a service nobody offers is explained as such', () => {

@@ -2,6 +2,7 @@ import type { Catalog } from '../registry/catalog.ts'
 import type { HttpRegistry, Registration } from '../registry/http-registry.ts'
 import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
+import { explainMismatch, formatFilter, matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Router } from '../router/router.ts'
 import type { RouteView as TableRoute } from '../router/table.ts'
 import type { CallPlane } from '../tunnel/call-plane.ts'
@@ -155,14 +156,18 @@ export class Views implements AdminBackend {
     return services.flatMap(service => table.explain(service).map(route => this.routeView(route)))
   }
 
-  explain(service: string): ExplainView {
+  explain(service: string, filter: RouteFilter = {}): ExplainView {
     const { table } = this.deps.router
-    const routes = table.explain(service)
+    const all = table.explain(service)
+    // Those that were not asked for stand last.
+    const matching = all.filter(route => matchesFilter(filter, route.region, route))
+    const routes = [...matching, ...all.filter(route => !matching.includes(route))]
     const { name: node } = this.deps.identity
-    const choice = routes[0]?.state === 'ready' ? routes[0].name : null
+    const choice = matching[0]?.state === 'ready' ? matching[0].name : null
     let rank = 0
-    const candidates = routes.map((route): ExplainCandidate => {
-      const isIn = route.state === 'ready'
+    const candidates = routes.map((route, i): ExplainCandidate => {
+      const isMatching = i < matching.length
+      const isIn = isMatching && route.state === 'ready'
       if (isIn) rank++
       return {
         node: route.name,
@@ -174,11 +179,18 @@ export class Views implements AdminBackend {
         carrier: this.carrier(route.node),
         instances: route.instances,
         healthy: route.healthy,
-        state: route.state,
-        why: why(route, rank, routes),
+        state: isMatching ? route.state : 'not-matching',
+        why: isMatching ? why(route, rank, matching) : `out: ${explainMismatch(filter, route.region, route)}`,
       }
     })
-    return { service, node, known: table.knows(service), candidates, choice, summary: summary(service, node, routes) }
+    const asked = formatFilter(filter)
+    const called = asked === '' ? service : `${service} with ${asked}`
+    const isKnown = table.knows(service)
+    const text =
+      isKnown && matching.length === 0
+        ? `${service} is offered, but nowhere with ${asked}`
+        : summary(called, node, matching)
+    return { service, node, known: isKnown, candidates, choice, summary: text }
   }
 
   register(service: string, id: string | undefined, body: unknown): RegistrationView {

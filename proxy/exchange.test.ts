@@ -40,7 +40,13 @@ function start(request: Partial<ExchangeRequest> = {}): Exchange {
   const exchange = new Exchange(
     deps,
     {
-      ...{ service: 'orders', method: 'GET', timeoutMs: 1000, deadlineAtMs: Number.POSITIVE_INFINITY },
+      ...{
+        service: 'orders',
+        filter: undefined,
+        method: 'GET',
+        timeoutMs: 1000,
+        deadlineAtMs: Number.POSITIVE_INFINITY,
+      },
       ...{ clientTimeoutMs: 5000, isUpgrade: false, head: at => Buffer.from(`head at ${at}`) },
       ...request,
     },

@@ -1,5 +1,6 @@
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
+import { formatFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallHandler, CallReset } from './call.ts'
 import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
@@ -10,6 +11,8 @@ import { mayRetry } from './retry.ts'
 /** A request as the mesh sees it, whatever protocol it came by. */
 export interface ExchangeRequest {
   readonly service: ServiceName
+  /** Which places may answer; undefined: any. */
+  readonly filter: RouteFilter | undefined
   readonly method: string
   /** How long an answer may take to begin, from the last byte of the request; 0: no limit. */
   readonly timeoutMs: number
@@ -202,7 +205,7 @@ export class Exchange {
   }
 
   private nextCandidate(): Candidate | undefined {
-    const candidates = this.deps.candidates(this.request.service)
+    const candidates = this.deps.candidates(this.request.service, this.request.filter)
     if (this.tried.size === 0) return candidates[0]
     const fresh = candidates.find(candidate => !this.tried.has(candidate.node))
     const { again } = this
@@ -221,12 +224,15 @@ export class Exchange {
   }
 
   private giveUp(): void {
-    const { service } = this.request
+    const { service, filter } = this.request
     const last = this.attempts.at(-1)
+    const where = filter === undefined ? '' : ` with ${formatFilter(filter)}`
     if (last !== undefined) this.fail(last.code, last.reason)
-    else if (this.deps.knows(service)) {
-      this.fail('no-healthy-place', `no reachable node has a healthy instance of ${service} now`)
-    } else this.fail('unknown-service', `no node of the mesh offers a service named ${service}`)
+    else if (!this.deps.knows(service)) {
+      this.fail('unknown-service', `no node of the mesh offers a service named ${service}`)
+    } else if (filter !== undefined && !this.deps.knows(service, filter)) {
+      this.fail('no-matching-place', `${service} is offered, but nowhere${where}, which the call asks for`)
+    } else this.fail('no-healthy-place', `no reachable node${where} has a healthy instance of ${service} now`)
   }
 
   // What the present attempt's call tells ------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ const STATUS: Partial<Record<MeshErrorCode, number>> = {
   'request-timeout': GRPC_STATUS.DEADLINE_EXCEEDED,
   'unknown-service': GRPC_STATUS.UNIMPLEMENTED,
   'no-healthy-place': GRPC_STATUS.UNAVAILABLE,
+  'no-matching-place': GRPC_STATUS.UNAVAILABLE,
   unreachable: GRPC_STATUS.UNAVAILABLE,
   'link-lost': GRPC_STATUS.UNAVAILABLE,
   'relay-refused': GRPC_STATUS.UNAVAILABLE,

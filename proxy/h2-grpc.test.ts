@@ -70,6 +70,35 @@ describe('gRPC through the mesh', () => {
     expect(seen.trailers.get('x-seen')).toEqual(['mine'])
   })
 
+  test('goes where its metadata asks for, which the instance does not see, or says that this is nowhere', async () => {
+    const seen: string[] = []
+    const handlers: EchoHandlers = {
+      Unary(call, answer) {
+        seen.push(...Object.keys(call.metadata.getMap()).filter(name => name.startsWith('x-')))
+        answer(null, call.request)
+      },
+    }
+    const address = await echo(handlers)
+    mesh.place('near', { echo: [address] }, 'h2', { version: 'v1' })
+    await mesh.place('far', { echo: [address] }, 'h2', { version: 'v2' }).start()
+    const client = clientOf()
+    const asking = (label: string): grpc.Metadata => {
+      const metadata = new grpc.Metadata()
+      metadata.set('x-flatmesh-label', label)
+      return metadata
+    }
+    await client.unary(Buffer.from('hello'), {}, asking('version=v2'))
+    expect(mesh.opened).toEqual(['far'])
+    expect(seen.filter(name => name.startsWith('x-flatmesh'))).toEqual([])
+    const nowhere = await statusOf(client.unary(Buffer.from('hello'), {}, asking('version=v3')))
+    expect([nowhere.code, nowhere.metadata.get('x-flatmesh-error')]).toEqual([
+      grpc.status.UNAVAILABLE,
+      ['no-matching-place'],
+    ])
+    const unreadable = await statusOf(client.unary(Buffer.from('hello'), {}, asking('v2')))
+    expect(unreadable.metadata.get('x-flatmesh-error')).toEqual(['bad-request'])
+  })
+
   test('carries messages of 4 MB up and down, whole', async () => {
     const client = await withEcho({ Unary: (call, answer) => answer(null, call.request) })
     const message = Buffer.alloc(4 * 1024 * 1024)

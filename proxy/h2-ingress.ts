@@ -13,7 +13,7 @@ import { fieldValue } from './http1-fields.ts'
 import { chooseAnswerFraming, forwardRequestHead } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
-import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf } from './ingress-request.ts'
+import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { type MeshFailure, meshAnswerH2 } from './mesh-answer.ts'
 
 /** Between saying goodbye and cutting off a client that does not hang up. */
@@ -165,17 +165,13 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
     }
   }
 
-  private requestOf(
-    head: RequestHead,
-    wishes: Pick<ExchangeRequest, 'service' | 'timeoutMs'>,
-    deadlineAtMs: number,
-  ): ExchangeRequest {
+  private requestOf(head: RequestHead, wishes: Wishes, deadlineAtMs: number): ExchangeRequest {
     const { deps, options, socket } = this.owner
     const through = { node: deps.self.name, address: socket.remoteAddress, scheme: schemeOf(socket) }
     const add = forwardedLines(head, wishes.service, through)
     let forwarded: Buffer | undefined
     return {
-      ...{ service: wishes.service, timeoutMs: wishes.timeoutMs, deadlineAtMs, method: head.method, isUpgrade: false },
+      ...{ ...wishes, deadlineAtMs, method: head.method, isUpgrade: false },
       clientTimeoutMs: this.isGrpc ? Number.POSITIVE_INFINITY : options.clientTimeoutMs,
       head(nowMs) {
         if (deadlineAtMs === Number.POSITIVE_INFINITY) {

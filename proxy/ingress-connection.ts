@@ -169,12 +169,12 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const { self } = this.deps
     const wishes = readWishes(head, self, this.options.timeoutMs)
     if ('code' in wishes) return this.refuse(wishes, head)
-    const { service, timeoutMs } = wishes
+    const { service, timeoutMs, filter } = wishes
     const through = { node: self.name, address: this.socket.remoteAddress, scheme: schemeOf(this.socket) }
     const add = forwardedLines(head, service, through)
     const forwarded = forwardRequestHead(head, { drop: INGRESS_FIELDS, add })
     const request = {
-      ...{ service, timeoutMs, method: head.method, head: () => forwarded, isUpgrade: head.upgrade !== '' },
+      ...{ service, timeoutMs, filter, method: head.method, head: () => forwarded, isUpgrade: head.upgrade !== '' },
       ...{ deadlineAtMs: Number.POSITIVE_INFINITY, clientTimeoutMs: this.options.clientTimeoutMs },
     }
     const exchange = new Exchange(this.deps, request, this)

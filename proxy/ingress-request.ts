@@ -2,13 +2,18 @@ import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { ServiceName } from '../router/model.ts'
+import type { RouteFilter } from '../router/route-filter.ts'
 import { fieldValue } from './http1-fields.ts'
 import type { RequestHead } from './http1-head.ts'
+import { PLACE_FIELDS, readPlaceFilter } from './place-filter.ts'
 import { serviceOf } from './service-name.ts'
 import { chooseTimeoutMs } from './timeout.ts'
 
 /** Fields that steer the mesh and end at the ingress, and the one that is written anew. */
-export const INGRESS_FIELDS = ['x-flatmesh-service', 'x-flatmesh-timeout', 'x-forwarded-for'] as const
+export const INGRESS_FIELDS = [
+  ...['x-flatmesh-service', 'x-flatmesh-timeout', 'x-forwarded-for'],
+  ...PLACE_FIELDS,
+] as const
 
 /** Why a request never becomes an exchange. */
 export interface Refusal {
@@ -17,12 +22,16 @@ export interface Refusal {
   readonly service?: ServiceName
 }
 
-/** What a request asks the mesh for, whatever protocol it came by. `timeoutMs`: as `chooseTimeoutMs` has it. */
-export function readWishes(
-  head: RequestHead,
-  self: { readonly name: string },
-  timeoutMs: number,
-): { readonly service: ServiceName; readonly timeoutMs: number } | Refusal {
+export interface Wishes {
+  readonly service: ServiceName
+  /** As `chooseTimeoutMs` has it. */
+  readonly timeoutMs: number
+  /** Which places may answer; undefined: any. */
+  readonly filter: RouteFilter | undefined
+}
+
+/** What a request asks the mesh for, whatever protocol it came by. */
+export function readWishes(head: RequestHead, self: { readonly name: string }, timeoutMs: number): Wishes | Refusal {
   const service = serviceOf(head)
   if (head.method === 'CONNECT') {
     return { code: 'bad-request', reason: 'CONNECT is not supported; use http:// addresses' }
@@ -40,7 +49,9 @@ export function readWishes(
   if (chosenMs === undefined) {
     return { code: 'bad-request', reason: 'x-flatmesh-timeout: expected a span such as 1500ms or 2s', service }
   }
-  return { service, timeoutMs: chosenMs }
+  const asked = readPlaceFilter(head.fields)
+  if (!asked.ok) return { code: 'bad-request', reason: asked.problem, service }
+  return { service, timeoutMs: chosenMs, filter: asked.filter }
 }
 
 export function schemeOf(socket: Socket): 'http' | 'https' {

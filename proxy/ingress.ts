@@ -3,6 +3,7 @@ import type { SecureContext } from 'node:tls'
 import { MeshError } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
+import type { RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
 import type { ExchangeDeps } from './exchange.ts'
 import { H2Ingress } from './h2-ingress.ts'
@@ -14,9 +15,9 @@ export interface IngressDeps {
   readonly self: { readonly id: NodeId; readonly name: string }
   readonly log: Log
   /** Nodes that can take the call now, best first; see Table.candidates. */
-  candidates(service: ServiceName): readonly Candidate[]
-  /** Whether anyone was ever known to serve it: an unknown service is 404, a known one without a place is 503. */
-  knows(service: ServiceName): boolean
+  candidates(service: ServiceName, filter: RouteFilter | undefined): readonly Candidate[]
+  /** Whether anyone offers it, in good health or not; with a filter: whether anyone does whom it lets through. */
+  knows(service: ServiceName, filter?: RouteFilter): boolean
   /** Undefined: there is no way to that node at this moment; nothing was sent. */
   open(target: Candidate, open: CallOpen): Call | undefined
   nowMs(): number

@@ -30,6 +30,7 @@ const STATUS: Partial<Record<MeshErrorCode, readonly [number, string]>> = {
   'relay-refused': [502, 'Bad Gateway'],
   'instance-refused': [503, 'Service Unavailable'],
   'no-healthy-place': [503, 'Service Unavailable'],
+  'no-matching-place': [503, 'Service Unavailable'],
   draining: [503, 'Service Unavailable'],
   overloaded: [503, 'Service Unavailable'],
   deadline: [504, 'Gateway Timeout'],

@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { silentLog } from '../router/log.ts'
-import type { Candidate } from '../router/model.ts'
+import type { Candidate, Labels } from '../router/model.ts'
+import { matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
 import { Egress } from './egress.ts'
 import { INGRESS_DEFAULTS, Ingress, type IngressOptions } from './ingress.ts'
@@ -16,6 +17,9 @@ export class TestPlaces {
   readonly places = new Map<string, { egress: Egress; instances: Instances; pool: InstancePool }>()
   /** Names of the places calls were opened to, in order. */
   readonly opened: string[] = []
+  /** Names of places whose records say that nothing there is healthy. */
+  readonly sick = new Set<string>()
+  private readonly labels = new Map<string, Labels>()
   private readonly opens: CallOpen[] = []
   private readonly cleanups: (() => unknown)[] = []
   private running: Ingress | undefined
@@ -24,9 +28,15 @@ export class TestPlaces {
   onOpen: ((place: string, call: Call, open: CallOpen) => boolean) | undefined
 
   /** `services`: addresses by name; `protocol` is what they speak. */
-  place(name: string, services: Record<string, string[]>, protocol: 'http' | 'h2' = 'http'): this {
+  place(
+    name: string,
+    services: Record<string, string[]>,
+    protocol: 'http' | 'h2' = 'http',
+    given: Record<string, string> = {},
+  ): this {
     const instances = new Instances({ onChange() {} })
-    const labels: Record<string, string> = protocol === 'h2' ? { protocol } : {}
+    const labels: Record<string, string> = protocol === 'h2' ? { ...given, protocol } : given
+    this.labels.set(name, labels)
     instances.replace(
       Object.entries(services).map(([service, addresses]) => ({
         ...{ name: service, protocol: 'http' as const, labels },
@@ -43,11 +53,8 @@ export class TestPlaces {
     this.running = new Ingress(
       {
         ...{ self: { id: 'id-here', name: 'here' }, log: silentLog, nowMs },
-        knows: service => [...this.places.values()].some(place => place.instances.has(service)),
-        candidates: service =>
-          [...this.places]
-            .filter(([, place]) => place.instances.has(service))
-            .map(([name]) => candidate(service, name)),
+        knows: (service, filter) => this.offering(service, filter).length > 0,
+        candidates: (service, filter) => this.offering(service, filter).filter(({ healthy }) => healthy > 0),
         open: (target, open) => this.open(target.name, open),
       },
       { host: '127.0.0.1', port: 0, timeoutMs: 10_000, retryBodyBytes: 65_536, ...INGRESS_DEFAULTS, ...options },
@@ -97,6 +104,15 @@ export class TestPlaces {
     for (const { pool } of this.places.values()) pool.stop()
   }
 
+  /** A place's region is its name. */
+  private offering(service: string, filter: RouteFilter | undefined): Candidate[] {
+    return [...this.places].flatMap(([name, { instances }]) => {
+      if (!instances.has(service)) return []
+      const found = candidate(service, name, this.labels.get(name) ?? {}, this.sick.has(name) ? 0 : 1)
+      return filter === undefined || matchesFilter(filter, name, found) ? [found] : []
+    })
+  }
+
   private open(name: string, open: CallOpen): Call | undefined {
     this.opened.push(name)
     this.opens.push(open)
@@ -107,10 +123,10 @@ export class TestPlaces {
   }
 }
 
-function candidate(service: string, name: string): Candidate {
+function candidate(service: string, name: string, labels: Labels, healthy: number): Candidate {
   return {
-    ...{ service, name, node: `id-${name}`, region: name, protocol: 'http', labels: {} },
-    ...{ instances: 1, healthy: 1, weight: 1, path: [`id-${name}`], rttMs: 1, costMs: 1 },
+    ...{ service, name, node: `id-${name}`, region: name, protocol: 'http', labels },
+    ...{ instances: 1, healthy, weight: healthy, path: [`id-${name}`], rttMs: 1, costMs: 1 },
   }
 }
 

@@ -16,7 +16,15 @@ import {
   visit,
 } from 'yaml'
 import { MeshError } from '../router/errors.ts'
-import { type Labels, type Protocol, SERVICE_NAME, type ServiceName } from '../router/model.ts'
+import {
+  LABEL_CHARACTERS_MAX,
+  LABEL_KEY,
+  LABEL_VALUE,
+  type Labels,
+  type Protocol,
+  SERVICE_NAME,
+  type ServiceName,
+} from '../router/model.ts'
 import type { Instance, ServiceDefinition } from './source.ts'
 
 /** Services one source may hold. Ten times the largest estate we design for (1,000 services in one region). */
@@ -39,15 +47,11 @@ const PROBLEMS_MAX = 20
 const SHOWN_MAX = 60
 /** Characters of what the yaml package says: it quotes the text it stumbled over. */
 const YAML_MESSAGE_MAX = 200
-/** A key or a value of a label: Kubernetes' limit, so that its labels fit. */
-const LABEL_CHARACTERS_MAX = 63
 /** Lexemes read before the event loop gets its turn: about 15 ms (measured: 2 MB of YAML is 1.4 s of reading). */
 const LEXEMES_PER_TURN = 5_000
 /** Aliases one file may unfold to; the yaml package's own default, which stops the "billion laughs". */
 const ALIASES_MAX = 100
 
-const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/
-const LABEL_VALUE = /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$/u
 /** Fits an address (259 characters) and stays one segment of a URL's path. No `@`: the catalog makes ids unique with it. */
 const INSTANCE_ID = /^[A-Za-z0-9._:[\]~+-]{1,260}$/
 const HOST_LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/

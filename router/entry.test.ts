@@ -31,6 +31,7 @@ describe('entries', () => {
   test('values arrive as they were sent', () => {
     expect(decodeNodeInfo(carried(encodeNodeInfo(NODE)))).toEqual(NODE)
     expect(decodeNodeInfo(carried(encodeNodeInfo({ ...NODE, state: 'draining' })))?.state).toBe('draining')
+    expect(decodeNodeInfo(carried(encodeNodeInfo({ ...NODE, relays: false })))).toEqual({ ...NODE, relays: false })
     expect(decodeServiceInfo(carried(encodeServiceInfo(SERVICE)))).toEqual(SERVICE)
     const plain: ServiceInfo = { ...SERVICE, protocol: 'http', labels: {} }
     expect(decodeServiceInfo(carried(encodeServiceInfo(plain)))).toEqual(plain)
@@ -38,6 +39,14 @@ describe('entries', () => {
       rttMs: 12.3,
       lossRatio: 0.063,
     })
+  })
+
+  test('only a plain yes makes a node one that passes no calls on: whatever else a later version says is ignored', () => {
+    const value = encodeNodeInfo(NODE)
+    expect(value).not.toHaveProperty('x')
+    for (const x of [false, 0, 1, 'true', null, {}]) {
+      expect(decodeNodeInfo({ ...(value as object), x })).toEqual(NODE)
+    }
   })
 
   test('keys a later version adds to a value are ignored', () => {

@@ -52,16 +52,18 @@ const LABELS_MAX = 32
 const TEXT_MAX = 256
 
 export function encodeNodeInfo(info: NodeInfo): unknown {
-  const { name, region, version, overlay, calls, state } = info
-  return { n: name, r: region, v: version, o: overlay, c: calls, d: state === 'draining' }
+  const { name, region, version, overlay, calls, state, relays } = info
+  const value = { n: name, r: region, v: version, o: overlay, c: calls, d: state === 'draining' }
+  return relays === false ? { ...value, x: true } : value
 }
 
 export function decodeNodeInfo(value: unknown): NodeInfo | undefined {
   if (!isMap(value)) return undefined
-  const { n: name, r: region, v: version, o: overlay, c: calls, d: draining } = value
+  const { n: name, r: region, v: version, o: overlay, c: calls, d: draining, x: noRelay } = value
   if (!isText(name) || !isText(region) || !isText(version)) return undefined
   if (!isTexts(overlay) || !isTexts(calls)) return undefined
-  return { name, region, version, overlay, calls, state: draining === true ? 'draining' : 'up' }
+  const info: NodeInfo = { name, region, version, overlay, calls, state: draining === true ? 'draining' : 'up' }
+  return noRelay === true ? { ...info, relays: false } : info
 }
 
 export function encodeServiceInfo(info: ServiceInfo): unknown {

@@ -24,6 +24,7 @@ export type MeshErrorCode =
   | 'request-timeout'
   | 'unknown-service'
   | 'no-healthy-place'
+  | 'no-matching-place'
   | 'unreachable'
   | 'relay-refused'
   | 'link-lost'

@@ -35,8 +35,8 @@ function shortestPaths(self: NodeId, states: Links, known = graphOf(states)): Ma
   return all
 }
 
-/** Every simple path of at most `HOPS_MAX` links, tried out; the best by cost, then hops, then ids. */
-function oracle(self: NodeId, states: Links): Map<NodeId, Path> {
+/** Every simple path of at most `HOPS_MAX` links that passes no dead end, tried out; the best by cost, then hops, then ids. */
+function oracle(self: NodeId, states: Links, deadEnds: readonly NodeId[] = []): Map<NodeId, Path> {
   const best = new Map<NodeId, Path>()
   const better = (a: Path, b: Path): boolean => {
     if (a.costMs !== b.costMs) return a.costMs < b.costMs
@@ -46,7 +46,7 @@ function oracle(self: NodeId, states: Links): Map<NodeId, Path> {
   const walk = (at: NodeId, path: Path): void => {
     const known = best.get(at)
     if (known === undefined || better(path, known)) best.set(at, path)
-    if (path.path.length === HOPS_MAX) return
+    if (path.path.length === HOPS_MAX || (deadEnds.includes(at) && at !== self)) return
     for (const [to, mine] of states.get(at) ?? []) {
       const theirs = states.get(to)?.get(at)
       if (to === self || path.path.includes(to) || (at !== self && theirs === undefined)) continue
@@ -159,6 +159,34 @@ describe('the graph of links', () => {
   test('of two statements of one link the dearer counts', () => {
     const states = links(...both('a', 'b', 10), 'b c 10', 'c b 50')
     expect(shortestPaths('a', states).get('c')?.rttMs).toBe(60)
+  })
+
+  test('no path leads through a node that passes nothing on; paths begin and end there', () => {
+    fc.assert(
+      fc.property(graph, fc.subarray(NODES), (states, deadEnds) => {
+        const known = graphOf(states)
+        for (const node of deadEnds) known.setRelays(node, false)
+        for (const self of NODES) expect(shortestPaths(self, states, known)).toEqual(oracle(self, states, deadEnds))
+        for (const node of deadEnds) expect(known.setRelays(node, true)).toBe(true)
+        expect(shortestPaths('a', states, known)).toEqual(oracle('a', states))
+      }),
+      { numRuns: 200 },
+    )
+  })
+
+  test('a node that passes nothing on is known as such whether its links came before its word or after, by tail or whole id', () => {
+    const [me, b, c] = ['me', 'b', 'c'].map(name => name.padStart(52, 'xyz')) as [string, string, string]
+    const known = new LinkGraph()
+    expect([known.setRelays(b, false), known.setRelays(b, false)]).toEqual([true, false])
+    const link = { rttMs: 1, lossRatio: 0 }
+    known.set(me, b.slice(-16), link)
+    known.set(b, c.slice(-16), link)
+    known.set(c, b.slice(-16), link)
+    expect(known.shortestPaths(me, HOPS_MAX).get(b)?.path).toEqual([b])
+    expect(known.shortestPaths(me, HOPS_MAX).get(c)).toBeUndefined()
+    known.forget(b)
+    known.set(b, c.slice(-16), link)
+    expect(known.shortestPaths(me, HOPS_MAX).get(c)?.path).toEqual([b, c])
   })
 
   test('a path of more than four links is no path', () => {

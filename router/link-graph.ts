@@ -30,6 +30,8 @@ export class LinkGraph {
   /** Who spoke last, and its number: a batch tells of many links of one node. */
   private lastFrom: NodeId | undefined
   private lastNumber = 0
+  /** Nodes that pass nothing on: paths end there. */
+  private readonly deadEnds = new Set<NodeId>()
 
   /** Nodes that someone states a link from or to. */
   get size(): number {
@@ -90,8 +92,17 @@ export class LinkGraph {
     return to.filter((_, at) => costMs[at] !== Number.POSITIVE_INFINITY).map(other => this.ids[other] as NodeId)
   }
 
+  /** Takes what `node` says of itself: whether it passes calls on. Answers whether that is another than before. */
+  setRelays(node: NodeId, relays: boolean): boolean {
+    if (relays) return this.deadEnds.delete(node)
+    if (this.deadEnds.has(node)) return false
+    this.deadEnds.add(node)
+    return true
+  }
+
   /** Drops all that `node` states. */
   forget(node: NodeId): void {
+    this.deadEnds.delete(node)
     const number = this.find(node)
     if (number === undefined) return
     for (const to of [...this.edgesOf(number).to]) this.remove(node, this.ids[to] as NodeId)
@@ -101,7 +112,7 @@ export class LinkGraph {
    * The cheapest path from `self` to every node that one leads to, over at most `hopsMax` links.
    *
    * A link counts while both its ends state it, at the dearer of the two statements. `self`'s own links count on its own
-   * word: it has just heard an answer over them. Ties go to fewer hops, then to the smaller node ids, so that equal
+   * word: it has just heard an answer over them. Paths may begin at a node that passes nothing on, or end there. Ties go to fewer hops, then to the smaller node ids, so that equal
    * records give equal choices. Bellman-Ford by rounds, because the number of hops is bounded: round h knows the best
    * walks of just h links, and a walk that meets itself is never better than the same without its loop.
    */
@@ -115,6 +126,7 @@ export class LinkGraph {
     const paths = new ShortestPaths(found)
     if (start === undefined) return paths
     bestMs[start] = 0
+    const isDeadEnd = this.deadEndsAmong(size)
     let frontier = [start]
     let costMs: Float64Array = new Float64Array(size)
     let rttMs: Float64Array = new Float64Array(size)
@@ -128,7 +140,7 @@ export class LinkGraph {
       const next: number[] = []
       for (const from of frontier) {
         const own = this.edges[from]
-        if (own === undefined) continue
+        if (own === undefined || (isDeadEnd[from] === 1 && from !== start)) continue
         for (let i = 0; i < own.to.length; i++) {
           const to = own.to[i] as number
           if (to === start) continue
@@ -154,6 +166,15 @@ export class LinkGraph {
       rttMs = round.rttMs
     }
     return paths
+  }
+
+  private deadEndsAmong(size: number): Uint8Array {
+    const isDeadEnd = new Uint8Array(size)
+    for (const node of this.deadEnds) {
+      const number = this.find(node)
+      if (number !== undefined) isDeadEnd[number] = 1
+    }
+    return isDeadEnd
   }
 
   private remove(from: NodeId, to: NodeId): boolean {

@@ -9,6 +9,11 @@ export type Protocol = 'http' | 'tcp'
 export type Labels = Readonly<Record<string, string>>
 
 export const SERVICE_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
+/** A key or a value of a label: Kubernetes' limit, so that its labels fit. */
+export const LABEL_CHARACTERS_MAX = 63
+export const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/
+/** Of at most `LABEL_CHARACTERS_MAX` characters, none of which is invisible. */
+export const LABEL_VALUE = /^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$/u
 
 /** A node about itself. */
 export interface NodeInfo {
@@ -20,6 +25,8 @@ export interface NodeInfo {
   /** `host:port` of the call listener that others can dial, best first. */
   readonly calls: readonly string[]
   readonly state: 'up' | 'draining'
+  /** It passes no calls on between others: no path leads through it. Absent: it does, which is what nodes are for. */
+  readonly relays?: false
 }
 
 /** A node about one service it can answer for: counts, never single instances, so losing one of three withdraws nothing. */

@@ -1,3 +1,4 @@
+import { BoundedMap } from './bounded-map.ts'
 import type { NodeId } from './model.ts'
 import { RateLimit } from './rate-limit.ts'
 
@@ -5,6 +6,9 @@ import { RateLimit } from './rate-limit.ts'
 export const NEIGHBOUR_RATE = { perSecond: 8 * 1024 * 1024, burst: 128 * 1024 * 1024 }
 /** What one neighbour may ask to be told, as much: a digest of a few bytes asks for a quarter of a megabyte. */
 const ANSWER_RATE = NEIGHBOUR_RATE
+
+/** Links given up lately that are remembered. */
+const LEAVING_MAX = 256
 
 export interface Neighbour {
   /** It has asked for what is fresh. */
@@ -20,6 +24,8 @@ export interface Neighbour {
 /** The nodes one link away, and which of them want to be handed on what is fresh. */
 export class Neighbours {
   private readonly all = new Map<NodeId, { -readonly [K in keyof Neighbour]: Neighbour[K] }>()
+  /** Links that are given up but still open. */
+  private readonly leaving = new BoundedMap<NodeId, RateLimit>(LEAVING_MAX)
   private ids: readonly NodeId[] | undefined
   private asking: readonly NodeId[] | undefined
 
@@ -31,12 +37,21 @@ export class Neighbours {
     const rate = new RateLimit(NEIGHBOUR_RATE, nowMs)
     const answers = new RateLimit(ANSWER_RATE, nowMs)
     this.all.set(node, { handOn: false, askedAtMs: Number.NEGATIVE_INFINITY, rate, answers })
+    this.leaving.delete(node)
     this.forgetLists()
   }
 
-  delete(node: NodeId): void {
+  /** `isPlanned`: the link stays open for a moment, and what comes over it is still counted. */
+  delete(node: NodeId, isPlanned: boolean): void {
+    const rate = this.all.get(node)?.rate
+    if (isPlanned && rate !== undefined) this.leaving.set(node, rate)
     this.all.delete(node)
     this.forgetLists()
+  }
+
+  /** Bytes that a node may still send; undefined: it has no link. */
+  rateOf(node: NodeId): RateLimit | undefined {
+    return this.all.get(node)?.rate ?? this.leaving.get(node)
   }
 
   get(node: NodeId): Neighbour | undefined {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { ServiceInfo } from './model.ts'
-import { filterKey, matchesFilter } from './route-filter.ts'
+import { decodeRouteFilter, explainMismatch, filterKey, formatFilter, matchesFilter } from './route-filter.ts'
 
 const info: ServiceInfo = {
   protocol: 'http',
@@ -50,6 +50,38 @@ describe('a filter of routes', () => {
         expect(filterKey(a) === filterKey(b)).toBe(isSame)
       }),
       { numRuns: 500 },
+    )
+  })
+
+  test('says of what it does not let through why', () => {
+    const why = (filter: Parameters<typeof explainMismatch>[0]) => explainMismatch(filter, 'aws-us-east-1', info)
+    expect(why({ region: 'aws-*', labels: { version: 'v2' } })).toBeUndefined()
+    expect(why({ region: 'gcp-*' })).toBe('its region is aws-us-east-1, not gcp-*')
+    expect(why({ protocol: 'tcp' })).toBe('its protocol is http, not tcp')
+    expect(why({ labels: { version: 'v1' } })).toBe('its label version is v2, not v1')
+    expect(why({ labels: { toString: 'x' } })).toBe('it has no label toString')
+  })
+
+  test('in words names all that is asked', () => {
+    const asked = { region: 'aws-*', protocol: 'http' as const, labels: { version: 'v2', tier: 'gold' } }
+    expect(formatFilter(asked)).toBe('region aws-*, protocol http, label version=v2, label tier=gold')
+  })
+
+  test('read from any text is refused, or asks for no more than was written', () => {
+    const text = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.constantFrom('version=v2', 'a=b=c', '=', 'x='))
+    fc.assert(
+      fc.property(fc.option(text, { nil: undefined }), fc.array(text, { maxLength: 12 }), (region, labels) => {
+        const decoded = decodeRouteFilter(region, labels)
+        if (!decoded.ok) expect(decoded.problem.length).toBeLessThan(700)
+        else {
+          expect(decoded.filter?.region).toBe(region)
+          expect(Object.entries(decoded.filter?.labels ?? {}).map(pair => pair.join('='))).toEqual(
+            expect.arrayContaining(labels),
+          )
+          expect(Object.keys(decoded.filter?.labels ?? {})).toHaveLength(labels.length)
+        }
+      }),
+      { numRuns: 2000, seed: 1 },
     )
   })
 })

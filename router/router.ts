@@ -195,6 +195,11 @@ export class Router {
     return this.own.log.bytes + this.records.bytesHeld
   }
 
+  /** Whether links that may be the only way to a node wait to be told of: for two seconds at most. */
+  get hasFirstWays(): boolean {
+    return this.firstWays.atMs < Number.POSITIVE_INFINITY
+  }
+
   /** Own services that are held back because they come and go. */
   dampedServices(nowMs: number): { service: ServiceName; untilMs: number }[] {
     return [...this.own.heldServices(nowMs)]
@@ -248,7 +253,7 @@ export class Router {
   }
 
   private onLinkDown(to: NodeId, isPlanned: boolean, nowMs: number): void {
-    this.neighbours.delete(to)
+    this.neighbours.delete(to, isPlanned)
     this.firstWays.delete(to)
     if (this.asked?.node === to) this.asked = undefined
     const next = this.providers.onLinkDown(to)
@@ -265,7 +270,7 @@ export class Router {
   // Frames -------------------------------------------------------------------------------------------------------
 
   private onFrame(from: NodeId, bytes: Uint8Array, nowMs: number): void {
-    if (this.neighbours.get(from)?.rate.take(bytes.length, nowMs) === false) {
+    if (this.neighbours.rateOf(from)?.take(bytes.length, nowMs) === false) {
       this.refuse('over-rate', from, `more than ${NEIGHBOUR_RATE.perSecond} bytes a second`)
       return
     }

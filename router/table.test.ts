@@ -42,6 +42,20 @@ describe('the table', () => {
     expect(mesh().candidates('orders')[0]).toMatchObject({ path: [], rttMs: 0, costMs: 0 })
   })
 
+  test('what a node says of relaying moves the paths through it at once, and its own routes stay', () => {
+    const table = mesh()
+    link(table, 'b', 'c', 1)
+    const said: NodeInfo = { name: 'b', region: 'r', version: '1', overlay: [], calls: [], state: 'up' }
+    expect(table.path('c')?.path).toEqual(['b', 'c'])
+    table.update('b', NODE_KEY, encodeNodeInfo({ ...said, relays: false }), 0)
+    expect(table.path('c')?.path).toEqual(['c'])
+    expect(table.candidates('orders').map(({ path }) => path)).toEqual([[], ['b'], ['c'], ['d']])
+    table.update('b', NODE_KEY, encodeNodeInfo(said), 0)
+    expect(table.path('c')?.path).toEqual(['b', 'c'])
+    table.update('me', NODE_KEY, encodeNodeInfo({ ...said, name: 'me', relays: false }), 0)
+    expect(table.path('c')?.path).toEqual(['b', 'c'])
+  })
+
   test('a service nobody offers has no candidates and is not known; one without a place is known', () => {
     const table = mesh()
     expect([table.candidates('nothing'), table.knows('nothing')]).toEqual([[], false])

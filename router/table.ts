@@ -87,6 +87,7 @@ export class Table {
     const member = this.member(origin)
     if (kind.kind === 'node') {
       member.info = decodeNodeInfo(value)
+      if (this.links.setRelays(origin, member.info?.relays !== false)) this.onLinksChanged()
       this.version++
       return undefined
     }
@@ -158,7 +159,8 @@ export class Table {
   isReachedBesides(node: NodeId, isFresh: boolean): boolean {
     const paths = this.pathsAsOf(isFresh)
     for (const last of this.links.linkedTo(node)) {
-      const path = last === this.self ? undefined : paths.get(last)
+      const isEnd = last === this.self || this.members.get(last)?.info?.relays === false
+      const path = isEnd ? undefined : paths.get(last)
       if (path !== undefined && !path.path.includes(node)) return true
     }
     return false

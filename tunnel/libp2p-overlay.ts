@@ -10,6 +10,7 @@ import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { MeshError } from '../router/errors.ts'
+import { LINK_POLICY_DEFAULTS } from '../router/link-policy.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
 import { rootFingerprint, verifyNodeCertificate } from './certificate.ts'
@@ -36,8 +37,7 @@ const WARN_AFTER_FAILURES = 5
 /** Two nodes that dial each other at once get two connections; one goes after this, when both ends have seen both. */
 const DUPLICATE_GRACE_MS = 2000
 const ADDRESSES_MAX = 16
-/** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
-const UNWANTED_MS = 15_000
+const NOT_WANTED = 'this link is not wanted any more'
 
 export interface Libp2pOverlayDeps {
   readonly identity: Identity
@@ -53,8 +53,8 @@ export interface Libp2pOverlayOptions {
   readonly join: readonly string[]
   /** Hosts that others should dial in place of the ones listened on. */
   readonly advertise: readonly string[]
-  /** Default 15 s. */
-  readonly unwantedMs?: number
+  /** How long a link that this end leaves stays open. Default 2 s. */
+  readonly leaveMs?: number
   /** Default 2 s. */
   readonly duplicateGraceMs?: number
 }
@@ -73,14 +73,14 @@ interface Target {
 interface OpenStream {
   readonly gossip: GossipStream
   readonly connection: Connection
+  /** Its link is down for the owner; it is closed soon. */
+  isLeft: boolean
 }
 
 interface Link {
   readonly streams: Set<OpenStream>
   isUp: boolean
   sinceMs: number
-  /** Since when nobody at this end wants it, monotonic. */
-  unwantedSinceMs: number | undefined
 }
 
 /**
@@ -162,17 +162,28 @@ export class Libp2pOverlay implements Overlay {
   choose(wanted: ReadonlySet<NodeId> | undefined): void {
     this.wanted = wanted
     this.dialWanted()
-    const nowMs = performance.now()
-    for (const [node, link] of this.linksByNode) {
-      const own = [...link.streams].filter(({ connection }) => connection.direction === 'outbound')
-      if (own.length === 0 || wanted === undefined || wanted.has(node)) link.unwantedSinceMs = undefined
-      else if (link.unwantedSinceMs === undefined) link.unwantedSinceMs = nowMs
-      else if (nowMs - link.unwantedSinceMs >= (this.options.unwantedMs ?? UNWANTED_MS)) {
-        // Calls that have no other way finish first; their link is given up above when it has been idle.
-        if (own.some(isInUse)) continue
-        for (const { gossip } of own) gossip.close('this link is not wanted any more')
+  }
+
+  leave(node: NodeId): void {
+    const link = this.linksByNode.get(node)
+    if (link === undefined || !link.isUp) return
+    const streams = [...link.streams]
+    // Calls that have no other way finish first; their link is given up above when it has been idle.
+    if (streams.some(open => open.connection.direction !== 'outbound' || isInUse(open))) return
+    link.isUp = false
+    for (const open of streams) open.isLeft = true
+    this.deps.handler.onLinkDown(node, NOT_WANTED, true)
+    this.planClose(streams)
+  }
+
+  private planClose(streams: readonly OpenStream[]): void {
+    setTimeout(() => {
+      for (const open of streams) {
+        // The other end did not know, and has begun something.
+        if (isInUse(open)) this.planClose([open])
+        else open.gossip.close(NOT_WANTED)
       }
-    }
+    }, this.options.leaveMs ?? LINK_POLICY_DEFAULTS.leaveMs).unref()
   }
 
   isLinked(node: NodeId): boolean {
@@ -185,7 +196,7 @@ export class Libp2pOverlay implements Overlay {
   }
 
   async openCalls(node: NodeId, timeoutMs: number): Promise<Duplex> {
-    const connection = this.preferred(node)?.connection
+    const connection = this.isLinked(node) ? this.preferred(node)?.connection : undefined
     if (connection === undefined) throw new MeshError('unreachable', `there is no overlay link to ${node}`)
     const signal = AbortSignal.timeout(timeoutMs)
     const stream = await connection.newStream(CALLS_PROTOCOL, { signal, maxOutboundStreams: CALL_STREAMS_MAX })
@@ -203,6 +214,7 @@ export class Libp2pOverlay implements Overlay {
         lossRatio: stream.gossip.heartbeat.lossRatio,
         address: withoutPeer(stream.connection.remoteAddr.toString()),
         dialled: stream.connection.direction === 'outbound',
+        isInUse: [...link.streams].some(isInUse),
         sinceMs: link.sinceMs,
       })
     }
@@ -394,21 +406,22 @@ export class Libp2pOverlay implements Overlay {
       streams: new Set(),
       isUp: false,
       sinceMs: 0,
-      unwantedSinceMs: undefined,
     }
     this.linksByNode.set(node, link)
     const gossip: GossipStream = new GossipStream(
       stream,
       {
-        onRtt: () => this.onRtt(node, link, gossip),
+        onRtt: () => {
+          if (!open.isLeft) this.onRtt(node, link, gossip)
+        },
         onFrame: bytes => {
-          if (link.isUp) this.deps.handler.onFrame(node, bytes)
+          if (link.isUp || open.isLeft) this.deps.handler.onFrame(node, bytes)
         },
         onClose: reason => this.onClose(node, link, open, reason),
       },
       () => performance.now(),
     )
-    const open = { gossip, connection }
+    const open: OpenStream = { gossip, connection, isLeft: false }
     link.streams.add(open)
     gossip.start()
     if (link.streams.size > 1) this.planDuplicates(node)
@@ -428,7 +441,7 @@ export class Libp2pOverlay implements Overlay {
     open.connection.abort(new Error(reason))
     if (link.streams.size > 0) return
     this.linksByNode.delete(node)
-    if (link.isUp) this.deps.handler.onLinkDown(node, reason)
+    if (link.isUp) this.deps.handler.onLinkDown(node, reason, false)
     this.onLost(node)
   }
 
@@ -441,9 +454,11 @@ export class Libp2pOverlay implements Overlay {
     if (this.linksByNode.size === 0) this.dialWanted()
   }
 
-  /** Both ends keep the connection that was dialled by the smaller node id; of several such, the newest. */
+  /** Both ends keep the connection that was dialled by the smaller node id; of several such, the newest. One that is left, only if there is no other. */
   private preferred(node: NodeId): OpenStream | undefined {
-    const streams = [...(this.linksByNode.get(node)?.streams ?? [])]
+    const all = [...(this.linksByNode.get(node)?.streams ?? [])]
+    const staying = all.filter(({ isLeft }) => !isLeft)
+    const streams = staying.length > 0 ? staying : all
     const direction = this.deps.identity.nodeId < node ? 'outbound' : 'inbound'
     return streams.findLast(({ connection }) => connection.direction === direction) ?? streams.at(-1)
   }
@@ -456,7 +471,7 @@ export class Libp2pOverlay implements Overlay {
   private closeDuplicates(node: NodeId): void {
     const keep = this.preferred(node)
     for (const open of [...(this.linksByNode.get(node)?.streams ?? [])]) {
-      if (open === keep) continue
+      if (open === keep || open.isLeft) continue
       // Calls finish first; the link they are on moves when something better comes up.
       if (isInUse(open)) this.planDuplicates(node)
       else open.gossip.close('a second connection to the same node')

@@ -29,6 +29,14 @@ export class MemoryNetwork {
   }
 }
 
+interface MemoryLink {
+  readonly sinceMs: number
+  readonly frames: Uint8Array[]
+  readonly streams: Set<Duplex>
+  /** It is down for its owner, and about to be closed. */
+  isLeft: boolean
+}
+
 /** An overlay inside one process: the same promises as over libp2p, without sockets. For tests of what stands above it. */
 export class MemoryOverlay implements Overlay {
   private readonly node: NodeId
@@ -36,7 +44,7 @@ export class MemoryOverlay implements Overlay {
   private readonly handler: OverlayHandler
   private readonly learned = new Set<NodeId>()
   private chosen: ReadonlySet<NodeId> | undefined
-  private readonly up = new Map<NodeId, { sinceMs: number; frames: Uint8Array[]; streams: Set<Duplex> }>()
+  private readonly up = new Map<NodeId, MemoryLink>()
 
   constructor(deps: { node: NodeId; network: MemoryNetwork; handler: OverlayHandler }) {
     this.node = deps.node
@@ -74,7 +82,6 @@ export class MemoryOverlay implements Overlay {
     this.learned.delete(node)
   }
 
-  /** What neither end wants is closed at once: nobody waits in memory. */
   choose(wanted: ReadonlySet<NodeId> | undefined): void {
     this.chosen = wanted
     this.connect()
@@ -85,25 +92,42 @@ export class MemoryOverlay implements Overlay {
     return this.learned.has(node) && (this.chosen === undefined || this.chosen.has(node))
   }
 
-  private isOpen(node: NodeId): boolean {
-    const isWanted = this.wants(node) || this.network.nodes.get(node)?.wants(this.node) === true
-    const isInUse = (this.up.get(node)?.streams.size ?? 0) > 0
-    return (isWanted || isInUse) && this.network.isOpen(this.node, node)
+  /** Nobody waits in memory: what is on its way still arrives, that is all. */
+  leave(node: NodeId): void {
+    const [link, other] = [this.up.get(node), this.network.nodes.get(node)]
+    if (link === undefined || link.isLeft || link.streams.size > 0 || other?.wants(this.node) === true) return
+    link.isLeft = true
+    this.handler.onLinkDown(node, 'left', true)
+    setImmediate(() =>
+      setImmediate(() => {
+        this.drop(node)
+        other?.drop(this.node)
+        this.connect()
+        other?.connect()
+      }),
+    )
+  }
+
+  private isWanted(node: NodeId): boolean {
+    return this.wants(node) || this.network.nodes.get(node)?.wants(this.node) === true
   }
 
   links(): OverlayLink[] {
-    return [...this.up].map(([node, { sinceMs }]) => {
-      return { node, rttMs: 0, lossRatio: 0, address: `/memory/${node}`, dialled: this.wants(node), sinceMs }
-    })
+    return [...this.up]
+      .filter(([, { isLeft }]) => !isLeft)
+      .map(([node, { sinceMs, streams }]) => {
+        const measured = { rttMs: 0, lossRatio: 0, address: `/memory/${node}` }
+        return { node, ...measured, dialled: this.wants(node), isInUse: streams.size > 0, sinceMs }
+      })
   }
 
   isLinked(node: NodeId): boolean {
-    return this.up.has(node)
+    return this.up.get(node)?.isLeft === false
   }
 
   async openCalls(node: NodeId): Promise<Duplex> {
     const other = this.network.nodes.get(node)
-    if (!this.up.has(node) || other?.handler.onCallStream === undefined) {
+    if (!this.isLinked(node) || other?.handler.onCallStream === undefined) {
       throw new MeshError('unreachable', `there is no overlay link to ${node} that takes calls`)
     }
     const [mine, theirs] = duplexPair()
@@ -124,16 +148,22 @@ export class MemoryOverlay implements Overlay {
   /** Brings the links in line with the network: either end may have asked for one. */
   connect(): void {
     for (const node of [...this.up.keys()]) {
-      if (this.isOpen(node)) continue
-      for (const stream of this.up.get(node)?.streams ?? []) stream.destroy(new Error('cut'))
-      this.up.delete(node)
-      setImmediate(() => this.handler.onLinkDown(node, 'cut'))
+      if (!this.network.isOpen(this.node, node)) this.drop(node)
     }
     for (const node of this.network.nodes.keys()) {
-      if (node === this.node || this.up.has(node) || !this.isOpen(node)) continue
-      this.up.set(node, { sinceMs: Date.now(), frames: [], streams: new Set() })
+      if (node === this.node || this.up.has(node)) continue
+      if (!this.isWanted(node) || !this.network.isOpen(this.node, node)) continue
+      this.up.set(node, { sinceMs: Date.now(), frames: [], streams: new Set(), isLeft: false })
       setImmediate(() => this.handler.onLinkUp(node, 0))
     }
+  }
+
+  private drop(node: NodeId): void {
+    const link = this.up.get(node)
+    if (link === undefined) return
+    for (const stream of link.streams) stream.destroy(new Error('cut'))
+    this.up.delete(node)
+    if (!link.isLeft) setImmediate(() => this.handler.onLinkDown(node, 'cut', false))
   }
 
   private deliver(from: NodeId): void {

@@ -150,16 +150,42 @@ export function overlayContract(makeWorld: () => Promise<OverlayWorld>): void {
     const linked = (): string[] => (overlays[0]?.links() ?? []).map(({ node }) => node).sort()
     const ends = (): string[] => seen(1).filter(line => /^(up|down)/.test(line))
     await vi.waitFor(() => expect([linked(), ends()]).toEqual([[world.ids[1]], ['up 0']]), WAIT)
-    // Chosen again and again, as its owner does: time passes for the link that is not among the chosen.
-    await vi.waitFor(() => {
-      overlays[0]?.choose(new Set([world.ids[2]]))
-      expect(linked()).toEqual([world.ids[2]])
-    }, WAIT)
+    overlays[0]?.choose(new Set([world.ids[2]]))
+    await vi.waitFor(() => expect(linked()).toEqual([world.ids[1], world.ids[2]].sort()), WAIT)
+    overlays[0]?.leave(world.ids[1])
+    expect(linked()).toEqual([world.ids[2]])
     await vi.waitFor(() => expect(ends()).toEqual(['up 0', 'down 0']), WAIT)
     // The other end of a link may want it where this one does not.
     learn(2, 0)
     overlays[0]?.choose(undefined)
     await vi.waitFor(() => expect(linked()).toEqual([world.ids[1], world.ids[2]].sort()), WAIT)
+  })
+
+  test('a link that is left is down here at once, and what both say before it is closed still arrives', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(0, 1)
+    await vi.waitFor(() => expect([seen(0), seen(1)]).toEqual([['up 1'], ['up 0']]), WAIT)
+    overlays[0]?.choose(new Set())
+    overlays[0]?.leave(world.ids[1])
+    overlays[0]?.leave(world.ids[1])
+    expect([overlays[0]?.isLinked(world.ids[1]), overlays[0]?.links()]).toEqual([false, []])
+    overlays[1]?.send(world.ids[0], new TextEncoder().encode('last words'))
+    overlays[0]?.send(world.ids[1], new TextEncoder().encode('an answer'))
+    await expect(overlays[0]?.openCalls(world.ids[1], 1000)).rejects.toThrow('no overlay link')
+    await vi.waitFor(() => expect(seen(1)).toEqual(['up 0', 'frame 0 an answer', 'down 0']), WAIT)
+    expect(seen(0)).toEqual(['up 1', 'leave 1', 'frame 1 last words'])
+    // It is no end for ever.
+    overlays[0]?.choose(undefined)
+    await vi.waitFor(() => expect(seen(0).at(-1)).toBe('up 1'), WAIT)
+  })
+
+  test('a link that the other end dialled is not for this one to leave', async () => {
+    await Promise.all(overlays.map(overlay => overlay.start()))
+    learn(1, 0)
+    await vi.waitFor(() => expect([seen(0), seen(1)]).toEqual([['up 1'], ['up 0']]), WAIT)
+    overlays[0]?.leave(world.ids[1])
+    overlays[0]?.leave(world.ids[2])
+    expect([overlays[0]?.isLinked(world.ids[1]), seen(0)]).toEqual([true, ['up 1']])
   })
 
   test('a link that is not wanted any more stays while it carries a stream of calls', async () => {
@@ -172,15 +198,15 @@ export function overlayContract(makeWorld: () => Promise<OverlayWorld>): void {
     await vi.waitFor(() => expect(recorders[1]?.streams).toHaveLength(1), WAIT)
     // Neither is wanted: the one that carries nothing goes, and the other had the same time to go.
     const isLinked = (to: 1 | 2): boolean | undefined => overlays[0]?.isLinked(world.ids[to])
-    await vi.waitFor(() => {
-      overlays[0]?.choose(new Set())
-      expect(isLinked(2)).toBe(false)
-    }, WAIT)
+    const isInUse = (): boolean[] => overlays[0]?.links().map(link => link.isInUse) ?? []
     overlays[0]?.choose(new Set())
-    expect([isLinked(1), stream?.destroyed]).toEqual([true, false])
+    for (const to of [1, 2] as const) overlays[0]?.leave(world.ids[to])
+    await vi.waitFor(() => expect(seen(2)).toEqual(['up 0', 'down 0']), WAIT)
+    expect([isLinked(1), isLinked(2), isInUse(), stream?.destroyed]).toEqual([true, false, [true], false])
     stream?.destroy()
     await vi.waitFor(() => {
-      overlays[0]?.choose(new Set())
+      expect(isInUse()).toEqual([false])
+      overlays[0]?.leave(world.ids[1])
       expect(isLinked(1)).toBe(false)
     }, WAIT)
   })
@@ -203,7 +229,7 @@ function recorder(world: OverlayWorld): Recorder {
     streams,
     onCallStream: (node, stream) => void streams.push({ node, stream }),
     onLinkUp: node => seen.push(`up ${name(node)}`),
-    onLinkDown: node => seen.push(`down ${name(node)}`),
+    onLinkDown: (node, _reason, isPlanned) => seen.push(`${isPlanned ? 'leave' : 'down'} ${name(node)}`),
     onRtt() {},
     onFrame: (node, bytes) => {
       const text = bytes.length > 100 ? `${bytes.length} bytes` : new TextDecoder().decode(bytes)

@@ -1,10 +1,11 @@
 import type { Duplex } from 'node:stream'
 import type { NodeId } from '../router/model.ts'
 
-/** What the owner of an overlay is told. Up and down alternate for each node; frames and round trips come only between them. */
+/** What the owner of an overlay is told. Up and down alternate for each node; round trips come only between them, frames too, and while a link is left. */
 export interface OverlayHandler {
   onLinkUp(node: NodeId, rttMs: number): void
-  onLinkDown(node: NodeId, reason: string): void
+  /** `isPlanned`: this end leaves the link, which stays open for a while: what the other end still sends on it is told, and may be answered. */
+  onLinkDown(node: NodeId, reason: string, isPlanned: boolean): void
   onRtt(node: NodeId, rttMs: number, lossRatio: number): void
   onFrame(node: NodeId, bytes: Uint8Array): void
   /** The node has opened a stream with `openCalls`. Absent: such streams are refused. */
@@ -18,6 +19,8 @@ export interface OverlayLink {
   readonly address: string
   /** True if this end dialled. */
   readonly dialled: boolean
+  /** It carries a stream of calls. */
+  readonly isInUse: boolean
   /** Since when, Unix milliseconds. */
   readonly sinceMs: number
 }
@@ -41,12 +44,15 @@ export interface Overlay {
   /** Stop dialling it. A link that is up stays. */
   forget(node: NodeId): void
   /**
-   * Of the nodes that were learned, keep links to these alone; undefined: to all of them, as at first. To be called again
-   * every few seconds: a link that this end dialled is closed when it has not been wanted for a while and carries no stream of
-   * calls. Addresses to join
-   * through are dialled as long as there is no link at all.
+   * Of the nodes that were learned, dial these alone; undefined: all of them, as at first. Links that are up stay.
+   * Addresses to join through are dialled as long as there is no link at all.
    */
   choose(wanted: ReadonlySet<NodeId> | undefined): void
+  /**
+   * Gives up a link that this end alone dialled and that carries no stream of calls; nothing happens to others. It is down at
+   * once here (`onLinkDown`, planned) and closed a little later: by then others have heard, and send nothing over it any more.
+   */
+  leave(node: NodeId): void
   links(): OverlayLink[]
   /** There is a link to this node, and it is up. */
   isLinked(node: NodeId): boolean

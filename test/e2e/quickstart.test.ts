@@ -107,6 +107,22 @@ describe('the quick start, through the command line alone', () => {
     client.close()
   })
 
+  it('answers a call that asks for a label or a region only there, and explains the same choice', async () => {
+    const client = new HttpClient(use1.listen.http)
+    const asked = { 'x-flatmesh-label': 'version=v1', 'x-flatmesh-region': 'gcp-*' }
+    expect((await client.call('orders', { headers: asked })).headers['x-instance']).toBe('orders-1')
+    for (const fields of [{ 'x-flatmesh-label': 'version=v2' }, { 'x-flatmesh-region': 'aws-us-east-1' }]) {
+      const { status, headers } = await client.call('orders', { headers: fields })
+      expect([status, headers['x-flatmesh-error']]).toEqual([503, 'no-matching-place'])
+    }
+    client.close()
+    const there = await use1.mustRun('explain', 'orders', '--label', 'version=v1', '--region', 'gcp-*')
+    expect(there.stdout).toContain('answered at euw3-a')
+    const nowhere = await use1.mustRun('explain', 'orders', '--label', 'version=v2')
+    expect(nowhere.stdout).toContain('its label version is v1, not v2')
+    expect((await use1.cli('call', 'orders', '--label', 'version=v2')).code).toBe(69)
+  })
+
   it('shows status, with the real ports behind port 0', async () => {
     const { json } = await use1.mustRun('status', '--json')
     expect(fieldsOf(json)).toEqual([...FIELDS.status].sort())

@@ -20,13 +20,14 @@ interface TrueLink {
 }
 
 /**
- * Paths against the links as they are: each leads over working links, passes no node twice and not the node itself, ends
+ * Paths against the links as they are: each leads over working links and through nodes that relay, passes no node twice and not the node itself, ends
  * at its owner, is at most `HOPS_MAX` long, and costs no more than the cheapest of a plain search, give or take what the
  * deadband hides and what has wandered since it was published. Whoever can be reached in that many hops has a path, and nobody else has.
  */
 export function checkPaths(mesh: SimMesh, viewers: (group: readonly SimNode[]) => readonly SimNode[]): Violation[] {
   const links = new Map<SimNode, TrueLink[]>()
   for (const node of mesh.living()) links.set(node, trueLinks(mesh, node))
+  const deadEnds = new Set([...mesh.nodes.values()].filter(({ relays }) => !relays).map(({ id }) => id))
   const violations: Violation[] = []
   for (const group of mesh.components()) {
     for (const node of viewers(group)) {
@@ -34,7 +35,7 @@ export function checkPaths(mesh: SimMesh, viewers: (group: readonly SimNode[]) =
       const best = searchCheapest(node, links)
       for (const target of mesh.nodes.values()) {
         if (target === node) continue
-        const what = judge(mesh, node, target, node.protocol, best.get(target), links)
+        const what = judge(mesh, node, target, node.protocol, best.get(target), links, deadEnds)
         if (what !== undefined) violations.push({ check: 'paths', node: node.name, atMs: mesh.nowMs, what })
       }
     }
@@ -54,12 +55,15 @@ function judge(
   protocol: RouterProtocol,
   best: Cheapest | undefined,
   links: ReadonlyMap<SimNode, readonly TrueLink[]>,
+  deadEnds: ReadonlySet<NodeId>,
 ): string | undefined {
   const path = protocol.router.table.path(target.id)?.path
   if (path === undefined) return best === undefined ? undefined : `no path to ${target.name}, which can be reached`
   const said = `path to ${target.name} via ${path.map(id => mesh.nameOf(id)).join('>')}`
   if (path.at(-1) !== target.id) return `${said} does not end there`
   if (path.length > HOPS_MAX) return `${said} is longer than ${HOPS_MAX} hops`
+  const through = path.slice(0, -1).find(id => deadEnds.has(id))
+  if (through !== undefined) return `${said} leads through ${mesh.nameOf(through)}, which passes nothing on`
   if (path.includes(node.id) || new Set(path).size !== path.length) return `${said} passes a node twice`
   const chosen = costOf(mesh, node, path, links)
   if (typeof chosen === 'string') return `${said} uses a link that is down: ${chosen}`
@@ -92,6 +96,7 @@ function searchCheapest(from: SimNode, links: ReadonlyMap<SimNode, readonly True
   for (let hop = 0; hop < HOPS_MAX; hop++) {
     const next = new Map(reached)
     for (const [node, { costMs, slackMs }] of reached) {
+      if (!node.relays && node !== from) continue
       for (const link of links.get(node) ?? []) {
         if (link.isLeaving) continue
         const known = next.get(link.to)

@@ -63,6 +63,31 @@ describe('the checkers notice', () => {
     expect(checksThatFail(mesh)).toEqual(['agreement', 'truth'])
   })
 
+  test('a path through a node that passes nothing on, and none where there is another way', () => {
+    const mesh = new SimMesh({ seed: 3 })
+    for (const name of ['a', 'b', 'c', 'd']) mesh.addNode(name)
+    for (const [a, b, latencyMs] of [
+      ['a', 'b', 5],
+      ['b', 'c', 5],
+      ['a', 'd', 50],
+      ['d', 'c', 50],
+    ] as const) {
+      mesh.link(a, b, { latencyMs })
+    }
+    mesh.settle()
+    expect(checkAtRest(mesh, 500)).toEqual([])
+    // Said to nobody: paths still lead through it.
+    mesh.node('b').relays = false
+    const found = checkAtRest(mesh, 0).map(({ check, what }) => `${check}: ${what}`)
+    expect(found).toContain('paths: path to c via b>c leads through b, which passes nothing on')
+    mesh.setRelays('b', false)
+    mesh.run(1000)
+    expect(checkAtRest(mesh, 500)).toEqual([])
+    mesh.setRelays('d', false)
+    mesh.run(1000)
+    expect(checkAtRest(mesh, 500)).toEqual([])
+  })
+
   test('a router that throws', () => {
     const { mesh } = settledMesh()
     const node = mesh.node('a')

@@ -86,6 +86,28 @@ test('a link that becomes slow loses its calls to a nearer place', () => {
   expect(sim.order('a', 'orders')).toEqual(['c', 'b'])
 })
 
+test('a call that asks for a region or a label is answered there, by the rules of a real call', () => {
+  const sim = mesh()
+    .node('virginia', { region: 'aws-us-east-1' })
+    .node('dublin', { region: 'aws-eu-west-1' })
+    .node('frankfurt', { region: 'gcp-europe-west3' })
+    .serve('dublin', 'orders', { labels: { version: 'v1' } })
+    .serve('frankfurt', 'orders', { labels: { version: 'v2' } })
+    .serve('virginia', 'orders', { labels: { version: 'v2' } })
+    .settle()
+  expect(sim.choose('dublin', 'orders')?.node).toBe('dublin')
+  expect(sim.order('dublin', 'orders', { labels: { version: 'v2' } })).toEqual(['frankfurt', 'virginia'])
+  expect(sim.choose('dublin', 'orders', { region: 'aws-us-*', labels: { version: 'v2' } })?.node).toBe('virginia')
+  expect(sim.choose('dublin', 'orders', { region: 'aws-*', labels: { version: 'v3' } })).toBeUndefined()
+  const explained = sim.explain('dublin', 'orders', { region: 'aws-*', labels: { version: 'v2' } })
+  expect(explained.map(({ node, state, why }) => [node, state, why])).toEqual([
+    ['virginia', 'ready', expect.stringContaining('the nearest')],
+    ['dublin', 'not-matching', 'its label version is v1, not v2'],
+    ['frankfurt', 'not-matching', 'its region is gcp-europe-west3, not aws-*'],
+  ])
+  expect(() => sim.choose('dublin', 'orders', { region: 'a*b' })).toThrow('expected a region such as')
+})
+
 test('a draining node takes no new calls and says so', () => {
   const sim = mesh().node('a').node('b').serve('b', 'orders').settle().drain('b').settle()
   expect(sim.choose('a', 'orders')).toBeUndefined()
@@ -109,6 +131,33 @@ describe('the configuration that will be deployed', () => {
     const sim = (await mesh().load(east, west)).settle()
     expect(sim.nodes).toEqual(['use1-a', 'usw1-a'])
     expect(sim.choose('usw1-a', 'orders')).toMatchObject({ node: 'use1-a', region: 'aws-us-east-1', rttMs: 72 })
+  })
+
+  test('a node that does not relay in its file does not in the simulation: calls go round it, or nowhere', async () => {
+    const yaml = (node: string, more = ''): string => `mesh: acme\nnode: ${node}\nregion: ${node}\n${more}`
+    const ends = [folder('a', yaml('a'), 'services: []\n'), folder('b', yaml('b'), services)]
+    const hubs = [folder('near', yaml('near', 'relay: false\n'), 'services: []\n')]
+    const sim = (await mesh().load(...ends, ...hubs)).cut('a', 'b')
+    sim.link('a', 'near', { rttMs: 2 }).link('near', 'b', { rttMs: 2 }).settle()
+    expect(sim.choose('a', 'orders')).toBeUndefined()
+    await sim.load(folder('far', yaml('far'), 'services: []\n'))
+    sim.settle()
+    expect(sim.choose('a', 'orders')).toMatchObject({ node: 'b', via: ['far'] })
+    expect(sim.check()).toEqual([])
+  })
+
+  test('nodes whose files say so keep links to a few in a mesh of more than that', async () => {
+    const files = Array.from({ length: 30 }, (_, i) => {
+      const more = i < 29 ? 'overlay: { fullMeshMax: 8 }\n' : ''
+      return folder(`n${i}`, `mesh: acme\nnode: n${i}\nregion: r${i}\n${more}`, 'services: []\n')
+    })
+    const sim = (await mesh().load(...files)).settle().advance('2m')
+    const counts = sim.nodes.map(name => sim.neighbours(name).length)
+    // Each chooses twelve, and most are chosen by others.
+    expect(Math.min(...counts.slice(0, -1))).toBeLessThan(25)
+    expect(counts.at(-1)).toBe(29)
+    expect(sim.neighbours('n29')).toEqual(sim.nodes.filter(name => name !== 'n29').sort())
+    expect(sim.check()).toEqual([])
   })
 
   test('a config that the daemon would refuse is refused here, with the same words', async () => {

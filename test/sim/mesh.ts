@@ -4,6 +4,7 @@ import { parseConfig } from '../../daemon/config.ts'
 import { decodeServices } from '../../registry/service-schema.ts'
 import { MeshError } from '../../router/errors.ts'
 import type { Labels, LocalService, Protocol } from '../../router/model.ts'
+import { decodeRouteFilter, explainMismatch, matchesFilter } from '../../router/route-filter.ts'
 import type { RouteState } from '../../router/table.ts'
 import { checkAtRest, type Violation } from './checkers.ts'
 import { cloudRttMs } from './cloud-rtts.ts'
@@ -17,6 +18,16 @@ export interface MeshOptions {
   readonly seed?: number
   /** Round trip between regions that neither `link` nor the table of clouds knows, milliseconds. Default 50. */
   readonly rttMs?: number
+}
+
+/** What `flatmesh.yaml` says of a node beside its name. */
+export interface NodeOptions {
+  /** Default: one of its own. */
+  readonly region?: string
+  /** False: it passes no calls on between others. Default true. */
+  readonly relay?: boolean
+  /** In a mesh of more nodes than this it keeps links to a few of them. Default 64. */
+  readonly fullMeshMax?: number
 }
 
 export interface LinkOptions {
@@ -36,6 +47,13 @@ export interface ServeOptions {
   readonly labels?: Labels
 }
 
+/** What a call asks for, as with the fields `x-flatmesh-region` and `x-flatmesh-label`. All that is given must hold. */
+export interface Asked {
+  /** A region's name, or the beginning of one followed by `*`. */
+  readonly region?: string
+  readonly labels?: Labels
+}
+
 /** One place that can answer calls for a service, or could. */
 export interface Place {
   readonly node: string
@@ -47,8 +65,8 @@ export interface Place {
   readonly costMs: number
   readonly instances: number
   readonly healthy: number
-  /** `ready`, or why it takes no calls now. */
-  readonly state: RouteState
+  /** `ready`, or why it takes no calls now; `not-matching`: it is not one that was asked for. */
+  readonly state: RouteState | 'not-matching'
   /** The same in a sentence: why it is first, or why it is not. */
   readonly why: string
 }
@@ -93,9 +111,10 @@ export class MeshUnderTest {
   }
 
   /** Adds a node and starts it. With regions of the table of clouds (`aws-us-east-1`) round trips are the measured ones. */
-  node(name: string, options: { region?: string } = {}): this {
+  node(name: string, { region, relay = true, fullMeshMax }: NodeOptions = {}): this {
     if (this.sim.nodes.has(name)) throw new Error(`mesh: expected a new name, found a second node "${name}"`)
-    const node = this.sim.addNode(name, options.region === undefined ? {} : { region: options.region })
+    const links = fullMeshMax === undefined ? {} : { fullMeshMax }
+    const node = this.sim.addNode(name, { ...(region !== undefined && { region }), relays: relay, links })
     for (const other of this.sim.nodes.values()) {
       if (other === node) continue
       node.known.add(other.id)
@@ -109,15 +128,16 @@ export class MeshUnderTest {
   }
 
   /**
-   * Adds a node for each flatmesh.yaml, with the services of its file registries: what is simulated is what will be
-   * deployed. Services that register over HTTP are not in any file; give them with `serve`.
+   * Adds a node for each flatmesh.yaml, with its region, `relay`, `overlay.fullMeshMax` and the services of its file
+   * registries: what is simulated is what will be deployed. Services that register over HTTP are not in any file; give them with `serve`.
    *
    * Errors: MeshError `bad-config` or `bad-registry` with every problem, as `flatmesh up` would report it.
    */
   async load(...files: readonly string[]): Promise<this> {
     for (const file of files) {
       const config = parseConfig(readFileSync(file, 'utf8'), file)
-      this.node(config.node, { region: config.region })
+      const { region, relay, overlay } = config
+      this.node(config.node, { region, relay, fullMeshMax: overlay.fullMeshMax })
       for (const registry of config.registries) {
         if (registry.type !== 'file') continue
         for (const service of await readServices(resolve(dirname(file), registry.path))) {
@@ -245,31 +265,45 @@ export class MeshUnderTest {
 
   // Questions ----------------------------------------------------------------------------------------------------
 
-  /** The place that calls made at `from` go to now; undefined: nobody can answer. */
-  choose(from: string, service: string): Place | undefined {
-    const [first] = this.explain(from, service)
+  /** Names of the nodes that `name` has a link to, in alphabetical order. */
+  neighbours(name: string): string[] {
+    this.known(name)
+    return [...this.sim.node(name).ends.values()].map(({ peer }) => peer.name).sort()
+  }
+
+  /** The place that calls made at `from` go to now; undefined: nobody can answer. `asked`: what the calls ask for. */
+  choose(from: string, service: string, asked: Asked = {}): Place | undefined {
+    const [first] = this.explain(from, service, asked)
     return first?.state === 'ready' ? first : undefined
   }
 
   /** Names of the nodes that calls made at `from` would try, in that order. */
-  order(from: string, service: string): string[] {
-    return this.explain(from, service)
+  order(from: string, service: string, asked: Asked = {}): string[] {
+    return this.explain(from, service, asked)
       .filter(place => place.state === 'ready')
       .map(place => place.node)
   }
 
-  /** Every place of a service as `from` sees it, the chosen one first, each with its reason. */
-  explain(from: string, service: string): Place[] {
+  /** Every place of a service as `from` sees it, the chosen one first, those that were not asked for last, each with its reason. */
+  explain(from: string, service: string, { region, labels = {} }: Asked = {}): Place[] {
     this.known(from)
     const { protocol, alive } = this.sim.node(from)
     if (!alive || !(protocol instanceof RouterProtocol)) throw new Error(`mesh: ${from} is down, it chooses nothing`)
-    const routes = protocol.router.table.explain(service)
-    const best = routes.find(route => route.state === 'ready')
-    return routes.map(route => ({
+    const decoded = decodeRouteFilter(
+      region,
+      Object.entries(labels).map(([key, value]) => `${key}=${value}`),
+    )
+    if (!decoded.ok) throw new Error(`mesh: ${decoded.problem}`)
+    const { filter = {} } = decoded
+    const all = protocol.router.table.explain(service)
+    const matching = all.filter(route => matchesFilter(filter, route.region, route))
+    const best = matching.find(route => route.state === 'ready')
+    return [...matching, ...all.filter(route => !matching.includes(route))].map((route, i) => ({
       ...{ node: route.name, region: route.region, instances: route.instances, healthy: route.healthy },
       via: route.path.slice(0, -1).map(id => this.sim.nameOf(id)),
-      ...{ rttMs: route.rttMs, costMs: route.costMs, state: route.state },
-      why: why(route, best),
+      ...{ rttMs: route.rttMs, costMs: route.costMs },
+      state: i < matching.length ? route.state : 'not-matching',
+      why: explainMismatch(filter, route.region, route) ?? why(route, best),
     }))
   }
 

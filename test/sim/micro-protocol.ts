@@ -49,6 +49,7 @@ export interface MicroOptions {
  */
 export class MicroProtocol implements SimProtocol {
   readonly carriesHealth = false
+  readonly hasNews = false
   private readonly self: NodeId
   private readonly random: () => number
   private readonly strategy: MicroOptions['strategy']

@@ -13,6 +13,10 @@ export class RouterProtocol implements SimProtocol {
     this.router = new Router({ self, incarnation, random, ...signing.of(self) }, options)
   }
 
+  get hasNews(): boolean {
+    return this.router.hasFirstWays
+  }
+
   step(event: RouterEvent, nowMs: number): RouterEffect[] {
     return this.router.step(event, nowMs)
   }

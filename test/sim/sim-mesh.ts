@@ -1,3 +1,4 @@
+import type { LinkPolicyOptions } from '../../router/link-policy.ts'
 import type { LocalService, NodeId, NodeInfo, ServiceName } from '../../router/model.ts'
 import type { RouterEffect, RouterEvent, RouterOptions } from '../../router/router.ts'
 import { findDisagreement } from './check-agreement.ts'
@@ -35,6 +36,18 @@ export interface SimMeshOptions {
   readonly protocol?: (deps: ProtocolSeed) => SimProtocol
   /** Default: one of its own. False: none, which is a little faster. */
   readonly transcript?: Transcript | false
+}
+
+export interface NodeOptions {
+  readonly region?: string
+  /** Nodes it is configured to join through. */
+  readonly seeds?: readonly string[]
+  readonly clock?: Partial<SimClock>
+  readonly services?: readonly LocalService[]
+  /** Default: it passes calls on between others. */
+  readonly relays?: boolean
+  /** How it chooses its links, where that is not as all others do. */
+  readonly links?: Partial<LinkPolicyOptions>
 }
 
 /** A `step` that threw: always a bug of the router. */
@@ -102,16 +115,15 @@ export class SimMesh {
 
   // Nodes --------------------------------------------------------------------------------------------------------
 
-  /** A new node that starts now. `seeds`: the nodes it is configured to join through. */
-  addNode(
-    name: string,
-    options: { region?: string; seeds?: readonly string[]; clock?: Partial<SimClock>; services?: LocalService[] } = {},
-  ): SimNode {
+  /** A new node that starts now. */
+  addNode(name: string, options: NodeOptions = {}): SimNode {
     const id = nodeIdOf(name)
     const identity = { name, id, region: options.region ?? `region-${name}`, index: this.nodes.size }
     const incarnation = this.freshIncarnation(options.clock?.wallAheadMs ?? 0)
     const node = new SimNode(identity, this.makeProtocol(id, incarnation, 0), incarnation)
     Object.assign(node.clock, options.clock)
+    node.relays = options.relays ?? true
+    node.links = options.links ?? {}
     for (const seed of options.seeds ?? []) {
       node.seeds.add(this.node(seed).id)
       node.known.add(this.node(seed).id)
@@ -175,6 +187,13 @@ export class SimMesh {
     this.step(node, { type: 'self', info: infoOf(node) })
   }
 
+  /** Says of itself whether it passes calls on between others. */
+  setRelays(name: string, relays: boolean): void {
+    const node = this.node(name)
+    node.relays = relays
+    this.step(node, { type: 'self', info: infoOf(node) })
+  }
+
   private start(node: SimNode): void {
     node.wakeAtMs = Number.POSITIVE_INFINITY
     node.aliveSinceMs = this.nowMs
@@ -188,7 +207,6 @@ export class SimMesh {
   private end(node: SimNode, isTold: boolean): void {
     node.alive = false
     node.frozen = false
-    node.isChoosePlanned = false
     node.life++
     this.overlay.stop(node, isTold)
     for (const observer of this.observers) observer.onDown?.(node)
@@ -304,7 +322,8 @@ export class SimMesh {
   private unsettledLink(): string | undefined {
     for (const node of this.nodes.values()) {
       if (!node.alive || node.frozen) continue
-      if (node.isChoosePlanned) return `${node.name} is about to choose its links`
+      if (this.overlay.isChoosePlanned(node)) return `${node.name} is about to choose its links`
+      if (node.protocol.hasNews) return `${node.name} is about to tell of a link`
       for (const end of node.ends.values()) {
         if (!this.isWorking(end)) return `${node.name} still believes in its link to ${end.peer.name}`
       }
@@ -405,5 +424,6 @@ export function infoOf(node: SimNode): NodeInfo {
     overlay: [`/ip4/${octets}/tcp/4700`],
     calls: [`${octets}:4701`],
     state: node.state,
+    ...(node.relays ? {} : { relays: false }),
   }
 }

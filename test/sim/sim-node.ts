@@ -1,3 +1,4 @@
+import type { LinkPolicyOptions } from '../../router/link-policy.ts'
 import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
 import { Heartbeat } from '../../tunnel/heartbeat.ts'
 import { Redial } from '../../tunnel/redial.ts'
@@ -33,7 +34,6 @@ export class LinkEnd {
   private recent = NO_SPREAD
   private earlier = NO_SPREAD
   private recentSinceMs = 0
-  unwantedSinceMs: number | undefined
 
   constructor(node: SimNode, peer: SimNode, dialled: boolean) {
     this.node = node
@@ -112,6 +112,8 @@ export class SimNode {
   /** Nodes it was configured to join through. */
   readonly seeds = new Set<NodeId>()
   wanted: ReadonlySet<NodeId> = new Set()
+  /** How it chooses its links, where that is not as all others do. */
+  links: Partial<LinkPolicyOptions> = {}
   readonly ends = new Map<NodeId, LinkEnd>()
   readonly redials = new Map<NodeId, Redial>()
   /** Dials under way or planned. */
@@ -125,11 +127,10 @@ export class SimNode {
   /** Its machine answers, though the process may be gone: dials are refused at once instead of timing out. */
   hostUp = true
   state: 'up' | 'draining' = 'up'
+  /** It passes calls on between others. */
+  relays = true
   aliveSinceMs = 0
   wakeAtMs = Number.POSITIVE_INFINITY
-  isChoosePlanned = false
-  /** When it last heard of a node that it did not know. */
-  grewAtMs = Number.NEGATIVE_INFINITY
   /** What came while it was frozen. */
   readonly stalled: (() => void)[] = []
 

@@ -1,4 +1,4 @@
-import { chooseLinks, LINK_CHOICE_DEFAULTS, type LinkChoiceOptions, type LinkPeer } from '../../router/link-choice.ts'
+import { LinkPolicy, type LinkPolicyOptions } from '../../router/link-policy.ts'
 import type { NodeId } from '../../router/model.ts'
 import type { RouterEvent } from '../../router/router.ts'
 import { HEARTBEAT_DEFAULTS, HEARTBEAT_MS, TICK_MS } from '../../tunnel/heartbeat.ts'
@@ -14,17 +14,6 @@ const DIAL_TIMEOUT_MS = 5000
 const SETUP_ROUND_TRIPS = 3
 /** TCP's wait before it sends an unanswered SYN, or one of a handshake's segments, again (RFC 6298 §2: 1 s). */
 const HANDSHAKE_RETRY_MS = 1000
-/** Between two choices of links, and the wait after a node became known: many become known at once. */
-const CHOOSE_MS = 5000
-const CHOOSE_SOON_MS = 250
-/** The same when more nodes are known than a full mesh has: a choice then costs more than it changes. */
-const CHOOSE_SOON_SPARSE_MS = 2000
-/** While nodes became known less than this ago there are more to come: all of them are linked to only when it is clear that they are few. */
-const GROWING_MS = 2000
-/** A link that its dialler has no more use for is closed after this; until then the other end may have come to want it. */
-const UNWANTED_MS = 15_000
-/** A link that is given up stays open this long: others have heard of it by then. */
-const LEAVE_MS = 2000
 /** How long a modelled heartbeat repeats a new round trip: real ones never stop, and the router may hold a first one for noise. */
 const TELL_MS = 60_000
 /** Length, type byte: the head of each message on a gossip stream. */
@@ -37,13 +26,13 @@ export interface OverlayOptions {
   readonly heartbeats: 'exact' | 'modelled'
   /** What is lost arrives a time-out later, as over TCP, instead of never. */
   readonly retransmit: boolean
-  readonly links: LinkChoiceOptions
+  readonly links: Partial<LinkPolicyOptions>
 }
 
 export const OVERLAY_DEFAULTS: OverlayOptions = {
   heartbeats: 'exact',
   retransmit: false,
-  links: LINK_CHOICE_DEFAULTS,
+  links: {},
 }
 
 export interface OverlayDeps {
@@ -61,6 +50,7 @@ export class SimOverlay {
   private readonly deps: OverlayDeps
   private readonly options: OverlayOptions
   private readonly wires: (Wire | null)[][] = []
+  private readonly policies = new Map<SimNode, LinkPolicy>()
   private readonly chance: WireChance
   private readonly dialRandom: () => number
   private readonly phaseRandom: () => number
@@ -113,6 +103,8 @@ export class SimOverlay {
   /** The node begins to look after its links. */
   start(node: SimNode): void {
     const { life } = node
+    this.policies.delete(node)
+    const { periodMs } = this.policy(node).options
     const tick = (): void => {
       if (node.life !== life) return
       this.tick(node)
@@ -121,11 +113,11 @@ export class SimOverlay {
     this.deps.queue.after(this.phaseRandom() * TICK_MS, () => this.whenAwake(node, life, tick))
     const choose = (): void => {
       if (node.life !== life) return
-      this.choose(node)
-      this.deps.queue.after(CHOOSE_MS, () => this.whenAwake(node, life, choose))
+      this.choose(node, 'period')
+      this.deps.queue.after(periodMs, () => this.whenAwake(node, life, choose))
     }
-    this.deps.queue.after(CHOOSE_MS * (0.5 + this.phaseRandom() / 2), () => this.whenAwake(node, life, choose))
-    this.choose(node)
+    this.deps.queue.after(periodMs * (0.5 + this.phaseRandom() / 2), () => this.whenAwake(node, life, choose))
+    this.choose(node, 'start')
   }
 
   /** The node is gone. `isTold`: the system closes its connections; otherwise nobody hears anything. */
@@ -142,19 +134,28 @@ export class SimOverlay {
 
   /** A node became known: choose again soon. */
   chooseSoon(node: SimNode): void {
-    node.grewAtMs = this.deps.queue.nowMs
-    const isSparse = node.known.size >= this.options.links.fullMeshMax
-    this.chooseIn(node, isSparse ? CHOOSE_SOON_SPARSE_MS : CHOOSE_SOON_MS)
+    this.chooseAt(node, this.policy(node).onNews(node.known.size, this.deps.queue.nowMs))
   }
 
-  private chooseIn(node: SimNode, delayMs: number): void {
-    if (node.isChoosePlanned) return
-    node.isChoosePlanned = true
+  /** A choice is to come soon: links may change without further cause. */
+  isChoosePlanned(node: SimNode): boolean {
+    return this.policy(node).isPlanned
+  }
+
+  private chooseAt(node: SimNode, atMs: number | undefined): void {
+    if (atMs === undefined) return
     const { life } = node
-    this.deps.queue.after(delayMs, () => {
-      node.isChoosePlanned = false
-      this.whenAwake(node, life, () => this.choose(node))
-    })
+    this.deps.queue.at(atMs, () => this.whenAwake(node, life, () => this.choose(node, 'planned')))
+  }
+
+  /** Of this life: a node that starts again knows nothing of how it chose before. */
+  private policy(node: SimNode): LinkPolicy {
+    const known = this.policies.get(node)
+    if (known !== undefined) return known
+    const random = randomFor(this.deps.seed, `links ${node.id} ${node.life}`)
+    const created = new LinkPolicy({ self: node.id, random }, { ...this.options.links, ...node.links })
+    this.policies.set(node, created)
+    return created
   }
 
   send(node: SimNode, to: NodeId, bytes: Uint8Array): void {
@@ -180,31 +181,23 @@ export class SimOverlay {
 
   // Links --------------------------------------------------------------------------------------------------------
 
-  private choose(node: SimNode): void {
-    const { known, ends } = node
-    const isSparse = known.size >= this.options.links.fullMeshMax
-    const peers: LinkPeer[] = []
-    for (const id of known) {
+  private choose(node: SimNode, occasion: 'start' | 'period' | 'planned'): void {
+    const { ends } = node
+    const known = [...node.known].filter(id => {
       const peer = this.deps.node(id)
       // Nobody dials where the topology has no wire: an operator's firewall says as much.
-      if (peer === undefined || this.wire(node, peer) === undefined) continue
-      const rttMs = isSparse ? (ends.get(id)?.toldRttMs ?? node.protocol.rttMs(id)) : 0
-      peers.push({ node: id, rttMs, calls: 0 })
-    }
-    const { links } = this.options
-    const isGrowing = peers.length > links.nearest + links.random && this.deps.queue.nowMs - node.grewAtMs < GROWING_MS
-    node.wanted = chooseLinks(node.id, peers, node.wanted, isGrowing ? { ...links, fullMeshMax: 0 } : links)
-    if (isGrowing) this.chooseIn(node, GROWING_MS)
-    for (const id of [...node.wanted, ...node.seeds]) if (this.isWanted(node, id)) this.dial(node, id, 0)
-    if (isSparse) this.closeUnwanted(node)
-  }
-
-  private closeUnwanted(node: SimNode): void {
-    const { nowMs } = this.deps.queue
-    for (const end of [...node.ends.values()]) {
-      if (!end.dialled || node.wanted.has(end.peer.id)) end.unwantedSinceMs = undefined
-      else if (end.unwantedSinceMs === undefined) end.unwantedSinceMs = nowMs
-      else if (nowMs - end.unwantedSinceMs >= UNWANTED_MS) this.leave(end)
+      return peer !== undefined && this.wire(node, peer) !== undefined
+    })
+    const links = [...ends.values()].map(({ peer, dialled }) => ({ node: peer.id, dialled, isInUse: false }))
+    const rttMs = (id: NodeId): number | undefined => ends.get(id)?.toldRttMs ?? node.protocol.rttMs(id)
+    const seen = { known, count: node.known.size, links, rttMs }
+    const { wanted, leave, againAtMs } = this.policy(node).choose(seen, this.deps.queue.nowMs, occasion)
+    node.wanted = wanted
+    this.chooseAt(node, againAtMs)
+    for (const id of [...wanted, ...node.seeds]) if (this.isWanted(node, id)) this.dial(node, id, 0)
+    for (const id of leave) {
+      const end = ends.get(id)
+      if (end !== undefined) this.leave(end)
     }
   }
 
@@ -213,7 +206,7 @@ export class SimOverlay {
     if (end.isLeaving) return
     end.isLeaving = true
     this.deps.step(end.node, { type: 'link-down', to: end.peer.id, isPlanned: true })
-    this.deps.queue.after(LEAVE_MS, () =>
+    this.deps.queue.after(this.policy(end.node).options.leaveMs, () =>
       this.whenAwake(end.node, end.node.life, () => this.close(end, 'unwanted', true)),
     )
   }
@@ -251,7 +244,7 @@ export class SimOverlay {
   /** Seeds are dialled for ever; in a mesh too large to be full, only by nodes that have no other link: a thousand have the same seed. */
   private isWanted(node: SimNode, id: NodeId): boolean {
     if (node.wanted.has(id)) return true
-    return node.seeds.has(id) && (node.ends.size === 0 || node.known.size < this.options.links.fullMeshMax)
+    return node.seeds.has(id) && (node.ends.size === 0 || !this.policy(node).isSparse(node.known.size))
   }
 
   private setupMs(node: SimNode, peer: SimNode): number {
@@ -286,6 +279,7 @@ export class SimOverlay {
     far.other = near
     for (const end of [near, far]) {
       end.node.redial(end.peer.id).onSuccess()
+      this.policy(end.node).onLinkUp(end.peer.id)
       end.tell(this.sampleRttMs(end), 0, this.deps.queue.nowMs)
       // The first answered heartbeat is what brings a link up.
       end.beat.rttMs = end.toldRttMs

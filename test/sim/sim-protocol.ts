@@ -8,6 +8,8 @@ import type { RouterEffect, RouterEvent } from '../../router/router.ts'
 export interface SimProtocol {
   /** Counts and health of a route travel, not only that there is one. */
   readonly carriesHealth: boolean
+  /** Whether it is about to tell others how it can be reached. */
+  readonly hasNews: boolean
   step(event: RouterEvent, nowMs: number): RouterEffect[]
   /** Whether this node holds a route of `owner` for the service, whether or not the owner can be reached. */
   has(owner: NodeId, service: ServiceName): boolean

@@ -42,6 +42,10 @@ class Swarm {
   private readonly shape: string
   private readonly rounds: number
   private readonly loss: number
+  /** Of its own, so that the nodes that pass nothing on change nothing else. */
+  private readonly relayRandom: () => number
+  /** Share of the nodes that pass nothing on between others. */
+  private readonly deadEnds: number
   /** Most troubles at a time. */
   private readonly fury: number
   private isPeace = false
@@ -65,10 +69,12 @@ class Swarm {
     const fullMeshMax = pickOne(random, [64, 64, 6])
     this.rounds = 1 + Math.floor(random() * options.roundsMax)
     this.fury = 1 + Math.floor(random() * 8)
+    this.relayRandom = randomFor(seed, 'swarm relays')
+    this.deadEnds = pickOne(this.relayRandom, [0, 0, 0.1, 0.4])
     this.shape = [
       `${count} nodes, ${topologyName}, ${heartbeats} heartbeats, ${retransmit ? 'retransmit' : 'frames vanish'}`,
       `loss ${base.loss}, duplicate ${base.duplicate}, reorder ${base.reorder}, ${base.bytesPerSecond} B/s`,
-      `jitter ${jitterRatio}, full mesh up to ${fullMeshMax}, ${this.rounds} rounds of ${this.fury} troubles`,
+      `jitter ${jitterRatio}, full mesh up to ${fullMeshMax}, ${this.deadEnds} relay nothing, ${this.rounds} rounds of ${this.fury} troubles`,
     ].join(', ')
     this.mesh = new SimMesh({
       seed,
@@ -109,7 +115,7 @@ class Swarm {
       offsetMs: random() * 1e9,
       wallAheadMs: (random() - 0.5) * 7_200_000,
     }
-    const node = mesh.addNode(name, { region, clock })
+    const node = mesh.addNode(name, { region, clock, relays: this.relayRandom() >= this.deadEnds })
     for (const other of mesh.nodes.values()) {
       if (other === node || mesh.overlay.wire(node, other) === undefined) continue
       node.known.add(other.id)

@@ -1,0 +1,197 @@
+import { chooseLinks, LINK_CHOICE_DEFAULTS, type LinkChoiceOptions, type LinkPeer } from './link-choice.ts'
+import type { NodeId } from './model.ts'
+import { pickOne } from './pick.ts'
+
+export interface LinkPolicyOptions extends LinkChoiceOptions {
+  /** Between two choices. */
+  readonly periodMs: number
+  /** From news to a choice: many nodes become known at once. In a sparse overlay a choice costs more than it changes. */
+  readonly soonMs: number
+  readonly soonSparseMs: number
+  /** While nodes became known less than this ago there are more to come: all of them are linked to only when it is clear that they are few. */
+  readonly growingMs: number
+  /** A link that its dialler has no more use for is given up after this; until then the other end may have come to want it. */
+  readonly unwantedMs: number
+  /** A link that is given up stays open this long: others have heard of it by then. */
+  readonly leaveMs: number
+}
+
+/** Found with simulated runs of a thousand nodes, by trying (`npm run sim`). */
+export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
+  ...LINK_CHOICE_DEFAULTS,
+  periodMs: 5000,
+  soonMs: 250,
+  soonSparseMs: 2000,
+  growingMs: 2000,
+  unwantedMs: 15_000,
+  leaveMs: 2000,
+}
+
+/** What a call counts for after each period: half of it after half a minute. */
+const CALLS_KEPT_SHARE = 0.9
+/** Below this a node is no longer one that is called. */
+const CALLS_MIN = 0.5
+/** Others that a node without any link tries in each period, beside its choice: those it chose may all be gone. */
+const LONELY_TRIES = 8
+
+export interface LinkPolicyDeps {
+  readonly self: NodeId
+  /** Uniform in [0, 1). */
+  random(): number
+}
+
+/** A link that is up. */
+export interface StandingLink {
+  readonly node: NodeId
+  /** This end dialled it, so it is this end that gives it up. */
+  readonly dialled: boolean
+  /** It carries calls that have no other way. */
+  readonly isInUse: boolean
+}
+
+/** What a node sees when it chooses. */
+export interface Surroundings {
+  /** Others that can be dialled, dead ones included: whoever was split off for long must be found again. */
+  readonly known: readonly NodeId[]
+  /** Others that there are: by this it is decided whether everyone links to everyone. */
+  readonly count: number
+  readonly links: readonly StandingLink[]
+  /** Measured, or along the best path; undefined: no way leads there. */
+  rttMs(node: NodeId): number | undefined
+}
+
+export interface LinkDecision {
+  /** Nodes to dial, for ever, unless there is a link. */
+  readonly wanted: ReadonlySet<NodeId>
+  /** Those are all that are known. Whoever becomes known may be dialled at once, until `hold` says otherwise. */
+  readonly isAll: boolean
+  /** Links are few: those that are not wanted are of no use. */
+  readonly isSparse: boolean
+  /** Give these up: tell the router at once, close them `leaveMs` later. */
+  readonly leave: readonly NodeId[]
+  /** Choose again then, as `planned`; undefined: no need, or planned already. */
+  readonly againAtMs: number | undefined
+}
+
+/**
+ * To whom a node links, when it thinks again, and what it gives up: to all in a small mesh, to a few in a large one.
+ *
+ * Pure but for what it remembers: no clock, no timers, no sockets. The daemon and the simulator carry out the same
+ * decisions, each in its own time. `nowMs` is monotonic.
+ */
+export class LinkPolicy {
+  readonly options: LinkPolicyOptions
+  private readonly deps: LinkPolicyDeps
+  private readonly calls = new Map<NodeId, number>()
+  /** As last chosen, without tries. */
+  private chosen: ReadonlySet<NodeId> = new Set()
+  /** Links this node dialled and does not want, and since when. */
+  private unwantedSinceMs = new Map<NodeId, number>()
+  private plannedAtMs: number | undefined
+  private grewAtMs = Number.NEGATIVE_INFINITY
+
+  constructor(deps: LinkPolicyDeps, options: Partial<LinkPolicyOptions> = {}) {
+    this.deps = deps
+    this.options = { ...LINK_POLICY_DEFAULTS, ...options }
+  }
+
+  /** A choice is to come before its period is over. */
+  get isPlanned(): boolean {
+    return this.plannedAtMs !== undefined
+  }
+
+  /** There are too many to link to each. */
+  isSparse(count: number): boolean {
+    return count >= this.options.fullMeshMax
+  }
+
+  /** A call went there. */
+  onCall(node: NodeId): void {
+    this.calls.set(node, (this.calls.get(node) ?? 0) + 1)
+  }
+
+  /** A new link: what was not wanted was another one. */
+  onLinkUp(node: NodeId): void {
+    this.unwantedSinceMs.delete(node)
+  }
+
+  /** A node became known, of `count` others now. Answers when to choose, as `planned`; undefined: that is planned already. */
+  onNews(count: number, nowMs: number): number | undefined {
+    this.grewAtMs = nowMs
+    const { soonMs, soonSparseMs } = this.options
+    return this.plan(nowMs + (this.isSparse(count) ? soonSparseMs : soonMs))
+  }
+
+  /**
+   * On news: whom alone to dial until the next choice, because the first of a thousand look like the last of a few.
+   * Undefined: so few are known that a sparse choice would have them all; nothing is lost by dialling at once.
+   */
+  hold(knownCount: number): ReadonlySet<NodeId> | undefined {
+    return this.mayGrow(knownCount) ? this.chosen : undefined
+  }
+
+  /** `period`: the time for it has come again; `planned`: a choice that was asked for. */
+  choose(seen: Surroundings, nowMs: number, occasion: 'start' | 'period' | 'planned'): LinkDecision {
+    if (occasion === 'planned') this.plannedAtMs = undefined
+    if (occasion === 'period') this.fade()
+    const isSparse = this.isSparse(seen.count)
+    const isGrowing = this.mayGrow(seen.known.length) && nowMs - this.grewAtMs < this.options.growingMs
+    const peers = seen.known.map((node): LinkPeer => {
+      return { node, rttMs: isSparse ? seen.rttMs(node) : 0, calls: this.calls.get(node) ?? 0 }
+    })
+    const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
+    this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
+    const isLonely = isSparse && seen.links.length === 0
+    return {
+      wanted: isLonely ? new Set([...this.chosen, ...this.someOf(seen.known)]) : this.chosen,
+      isAll: !isSparse && !isGrowing,
+      isSparse,
+      leave: isSparse ? this.toLeave(seen.links, nowMs) : this.leaveNone(),
+      againAtMs: isGrowing ? this.plan(nowMs + this.options.growingMs) : undefined,
+    }
+  }
+
+  private mayGrow(knownCount: number): boolean {
+    return knownCount > this.options.nearest + this.options.random
+  }
+
+  private plan(atMs: number): number | undefined {
+    if (this.plannedAtMs !== undefined) return undefined
+    this.plannedAtMs = atMs
+    return atMs
+  }
+
+  private toLeave(links: readonly StandingLink[], nowMs: number): NodeId[] {
+    const unwanted = new Map<NodeId, number>()
+    const leave: NodeId[] = []
+    for (const { node, dialled, isInUse } of links) {
+      if (!dialled || this.chosen.has(node)) continue
+      const sinceMs = this.unwantedSinceMs.get(node)
+      unwanted.set(node, sinceMs ?? nowMs)
+      if (sinceMs !== undefined && nowMs - sinceMs >= this.options.unwantedMs && !isInUse) leave.push(node)
+    }
+    this.unwantedSinceMs = unwanted
+    return leave
+  }
+
+  private leaveNone(): NodeId[] {
+    this.unwantedSinceMs.clear()
+    return []
+  }
+
+  private fade(): void {
+    for (const [node, count] of this.calls) {
+      if (count * CALLS_KEPT_SHARE < CALLS_MIN) this.calls.delete(node)
+      else this.calls.set(node, count * CALLS_KEPT_SHARE)
+    }
+  }
+
+  private someOf(known: readonly NodeId[]): NodeId[] {
+    const left = new Set(known)
+    for (let i = 0; i < LONELY_TRIES && left.size > 0; i++) {
+      const one = pickOne([...left], this.deps.random)
+      if (one !== undefined) left.delete(one)
+    }
+    return known.filter(node => !left.has(node))
+  }
+}
