@@ -101,6 +101,8 @@ export interface ListenView {
   readonly calls: string
   readonly http: string
   readonly admin: string
+  /** The config's `listeners`, in its order. */
+  readonly tcp: readonly { readonly service: string; readonly address: string }[]
 }
 
 export interface StatusView {

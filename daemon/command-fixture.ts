@@ -84,7 +84,7 @@ export const STATUS: StatusView = {
   startedAtMs: NOW_MS - 7_260_000,
   uptimeMs: 7_260_000,
   certificateExpiresAtMs: NOW_MS + 29 * 86_400_000,
-  listen: { overlay: '0.0.0.0:4700', calls: '0.0.0.0:4701', http: '127.0.0.1:4780', admin: '127.0.0.1:4790' },
+  listen: { overlay: '0.0.0.0:4700', calls: '0.0.0.0:4701', http: '127.0.0.1:4780', admin: '127.0.0.1:4790', tcp: [] },
   advertise: ['203.0.113.7'],
   nodes: { known: 3, reachable: 2 },
   services: 1,

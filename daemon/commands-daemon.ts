@@ -80,6 +80,7 @@ function toPairs(view: StatusView, nowMs: number): [string, Cell][] {
     ['overlay', listen.overlay],
     ['calls', listen.calls],
     ['http', listen.http],
+    ...listen.tcp.map(({ service, address }): [string, Cell] => ['tcp', `${address} for ${service}`]),
     ['admin', listen.admin],
     ['advertises', view.advertise.length === 0 ? 'nothing of its own' : view.advertise.join(', ')],
     ['certificate', certificate],

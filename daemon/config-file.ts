@@ -52,6 +52,8 @@ export function renderConfig(node: NewNode): string {
     members.length > 0 ? list('join', members) : '# join: [/ip4/198.51.100.4/tcp/4700]\n',
     '\n# Where this node learns which services run in its region.\n',
     `# registries:\n#   - { type: file, path: ${CONFIG_DEFAULTS.registries.path} }\n#   - { type: http }\n`,
+    '\n# Ports of services that do not speak HTTP: what connects here reaches the nearest node that has the service.\n',
+    '# listeners:\n#   - { tcp: 127.0.0.1:15432, service: postgres }\n',
   ].join('')
 }
 

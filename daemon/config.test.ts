@@ -41,7 +41,8 @@ test('three names are enough: everything else has a default', () => {
       { type: 'file', path: '/etc/flatmesh/services.yaml' },
       { type: 'http', ttlMs: 30_000 },
     ],
-    proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000 },
+    listeners: [],
+    proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000 },
     overlay: { fullMeshMax: 64 },
     relay: true,
     log: { level: 'info' },
@@ -58,7 +59,8 @@ dial:
   euw3-a: { overlay: [/dns/b.example/tcp/4700], calls: ['[::1]:4701'] }
   apse-1: { calls: [10.8.0.2:4701] }
 registries: [{ type: http, ttlMs: 1000 }, { type: file, path: ../x.yaml }, { type: file }]
-proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1 }
+listeners: [{ tcp: '[::1]:0', service: postgres }, { tcp: 127.0.0.1:6379, service: redis, connectionsMax: 5 }]
+proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0 }
 overlay: { fullMeshMax: 1000 }
 relay: false
 log: { level: debug }
@@ -82,7 +84,11 @@ log: { level: debug }
       { type: 'file', path: '/etc/x.yaml' },
       { type: 'file', path: '/etc/fm/services.yaml' },
     ],
-    proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1 },
+    listeners: [
+      { tcp: { host: '::1', port: 0 }, service: 'postgres', connectionsMax: 10_000 },
+      { tcp: { host: '127.0.0.1', port: 6379 }, service: 'redis', connectionsMax: 5 },
+    ],
+    proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0 },
     overlay: { fullMeshMax: 1000 },
     relay: false,
     log: { level: 'debug' },
@@ -156,6 +162,23 @@ test.each([
   [
     'proxy: { retryBodyBytes: 99999999 }',
     'proxy.retryBodyBytes: found 99999999 (a number); expected a whole number from 0 to 16777216',
+  ],
+  ['listeners: { tcp: a:1 }', 'f.yaml:4: listeners: found {"tcp":"a:1"}; expected a list'],
+  ['listeners: [{ service: a }]', 'f.yaml:4: listeners[0].tcp: found nothing; expected host:port'],
+  ['listeners: [{ tcp: a:1 }]', 'f.yaml:4: listeners[0].service: found nothing; expected a name of 1 to 63 characters'],
+  ['listeners: [{ tcp: a:1, service: A.b }]', 'listeners[0].service: found "A.b"; expected a name'],
+  ['listeners: [{ tcp: a:1, services: b }]', 'found "services" as a key (did you mean service?)'],
+  [
+    'listeners: [{ tcp: a:1, service: b, connectionsMax: 0 }]',
+    'listeners[0].connectionsMax: found 0 (a number); expected a whole number from 1 to 1000000',
+  ],
+  [
+    'listeners:\n- { tcp: 127.0.0.1:4780, service: a }',
+    'f.yaml:5: listeners[0].tcp: found "127.0.0.1:4780"; expected an address of its own: listen.http has this one',
+  ],
+  [
+    'listeners:\n- { tcp: a:1, service: a }\n- { tcp: a:1, service: b }',
+    'f.yaml:6: listeners[1].tcp: found "a:1"; expected an address of its own: listeners[0].tcp has this one',
   ],
   ['log: { level: trace }', 'log.level: found "trace"; expected error, warn, info or debug'],
   ['mesh: other', 'f.yaml:4: not YAML: Map keys must be unique'],
@@ -276,13 +299,14 @@ test('docs/config.md has a row for every field, and none for a field that is not
 })
 
 test('docs/config.md gives the defaults that hold', () => {
-  const { registries, ...groups } = CONFIG_DEFAULTS
+  const { registries, listeners, ...groups } = CONFIG_DEFAULTS
   const defaults: [string, string | number][] = Object.entries(groups).flatMap(([group, value]) =>
     typeof value === 'string'
       ? [[group, value]]
       : Object.entries(value).map(([key, inner]): [string, string | number] => [`${group}.${key}`, inner]),
   )
   defaults.push(['registries[].path', registries.path], ['registries[].ttlMs', registries.ttlMs])
+  defaults.push(['listeners[].connectionsMax', listeners.connectionsMax])
   for (const [path, value] of defaults) expect(docRows().get(path)?.[4], path).toBe(`\`${value}\``)
 })
 

@@ -50,8 +50,20 @@ export interface ProxyConfig {
   readonly retryBodyBytes: number
   /** How long a stopping daemon waits for calls in flight, milliseconds. Default 30000. Price: the slowest stop. */
   readonly drainMs: number
+  /** How long a TCP connection may be silent before it is reset, milliseconds; 0 is for ever. Default 3600000. Price: what is dead is held that long. */
+  readonly tcpIdleMs: number
   /** PEM files, absolute here: with them `listen.http` takes TLS too (ALPN h2, http/1.1). Default none. Price: renewed ones need a restart. */
   readonly tls?: { readonly cert: string; readonly key: string }
+}
+
+/** A port whose TCP connections go to one service. */
+export interface ListenerConfig {
+  /** Where applications connect. No default. Price: whoever reaches it may use the service. */
+  readonly tcp: HostPort
+  /** The service's name. No default. Price: none. */
+  readonly service: string
+  /** Connections at once; one more is reset. Default 10000. Price: about 20 kB and a descriptor each, here and where they end. */
+  readonly connectionsMax: number
 }
 
 export interface OverlayConfig {
@@ -80,6 +92,7 @@ export interface Config {
   readonly dial: ReadonlyMap<string, DialConfig>
   /** Default: the file services.yaml, and http. */
   readonly registries: readonly RegistryConfig[]
+  readonly listeners: readonly ListenerConfig[]
   readonly proxy: ProxyConfig
   readonly overlay: OverlayConfig
   /** Whether this node passes calls on between others, unread. Default true. Price: their traffic, where nothing else gets through. */
@@ -95,7 +108,8 @@ export const CONFIG_DEFAULTS = {
   dataDir: './data',
   listen: { overlay: '0.0.0.0:4700', calls: '0.0.0.0:4701', http: '127.0.0.1:4780', admin: '127.0.0.1:4790' },
   registries: { path: 'services.yaml', ttlMs: 30_000 },
-  proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000 },
+  listeners: { connectionsMax: 10_000 },
+  proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000 },
   overlay: { fullMeshMax: LINK_CHOICE_DEFAULTS.fullMeshMax },
   relay: true,
   log: { level: 'info' },
@@ -113,6 +127,7 @@ export const CONFIG_KEYS = {
     'join',
     'dial',
     'registries',
+    'listeners',
     'proxy',
     'overlay',
     'relay',
@@ -121,7 +136,8 @@ export const CONFIG_KEYS = {
   listen: ['overlay', 'calls', 'http', 'admin'],
   'dial.*': ['overlay', 'calls'],
   'registries[]': ['type', 'path', 'ttlMs'],
-  proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs', 'tls'],
+  'listeners[]': ['tcp', 'service', 'connectionsMax'],
+  proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs', 'tcpIdleMs', 'tls'],
   'proxy.tls': ['cert', 'key'],
   overlay: ['fullMeshMax'],
   log: ['level'],
@@ -130,10 +146,13 @@ export const CONFIG_KEYS = {
 /** A config of a thousand dialled nodes is about 200 kB; more than this is the wrong file. */
 const FILE_BYTES_MAX = 1024 * 1024
 /** Guesses: far above what a person writes, low enough that a slip is seen. */
-const LIST_MAX = { advertise: 16, join: 64, registries: 16, dialAddresses: 16, dial: 4096 } as const
+const LIST_MAX = { advertise: 16, join: 64, registries: 16, listeners: 256, dialAddresses: 16, dial: 4096 } as const
 /** Linux: sun_path is 108 bytes with its ending zero; the socket is first bound under a name up to 13 longer, then moved. */
 const SOCKET_PATH_BYTES_MAX = 107 - 13
 const HOUR_MS = 3_600_000
+const WEEK_MS = 168 * HOUR_MS
+/** More than the descriptors of any process. */
+const CONNECTIONS_MAX = 1_000_000
 
 const NAME_ACCEPTED = 'a name of 1 to 63 characters of a-z, 0-9 and -, beginning and ending with a letter or digit'
 const REGION_ACCEPTED = 'a name of 1 to 63 letters, digits and . _ -, beginning with a letter or digit'
@@ -186,11 +205,13 @@ export function parseConfig(text: string, file: string, shownFile = file): Confi
     join: reader.list(top('join'), LIST_MAX.join, item => reader.scalar(item, MULTIADDR_ACCEPTED, decodeMultiaddr)),
     dial: readDial(reader, top('dial')),
     registries: readRegistries(reader, top('registries'), folder),
+    listeners: readListeners(reader, top('listeners')),
     proxy: readProxy(reader, top('proxy'), folder),
     overlay: readOverlay(reader, top('overlay')),
     relay: reader.scalar(top('relay'), 'true or false', decodeBoolean, CONFIG_DEFAULTS.relay) ?? CONFIG_DEFAULTS.relay,
     log: readLog(reader, top('log')),
   }
+  refuseSharedAddresses(reader, top, config)
   if (config.node !== undefined && config.dial.has(config.node)) {
     reader.problem(
       { ...inside(top('dial'), config.node), value: config.node },
@@ -209,22 +230,44 @@ function readListen(reader: ConfigReader, place: Place, folder: string): ListenC
   const field = reader.record(place, CONFIG_KEYS.listen)
   const tcp = (key: 'overlay' | 'calls' | 'http') =>
     reader.scalar(field(key), HOST_PORT_ACCEPTED, decodeHostPortOf, CONFIG_DEFAULTS.listen[key]) ?? UNREAD
-  const listen = {
+  return {
     overlay: tcp('overlay'),
     calls: tcp('calls'),
     http: tcp('http'),
     admin: readAdmin(reader, field('admin'), folder),
   }
+}
+
+/** Two ports on one address: the second could not open. */
+function refuseSharedAddresses(
+  reader: ConfigReader,
+  top: (key: 'listen' | 'listeners') => Place,
+  { listen, listeners }: Pick<Config, 'listen' | 'listeners'>,
+): void {
   const holders = new Map<string, string>()
-  for (const key of CONFIG_KEYS.listen) {
-    const address = listen[key]
-    if ('socketPath' in address || address.port === 0) continue
+  const hold = (place: Place, name: string, address: AdminAddress): void => {
+    if ('socketPath' in address || address.port === 0) return
     const id = `${address.host} ${address.port}`
     const holder = holders.get(id)
-    if (holder !== undefined) reader.problem(field(key), `an address of its own: listen.${holder} has this one`)
-    holders.set(id, key)
+    if (holder !== undefined) reader.problem(place, `an address of its own: ${holder} has this one`)
+    holders.set(id, name)
   }
-  return listen
+  for (const key of CONFIG_KEYS.listen) hold(inside(top('listen'), key), `listen.${key}`, listen[key])
+  listeners.forEach(({ tcp }, i) => {
+    hold(inside(inside(top('listeners'), i), 'tcp'), `listeners[${i}].tcp`, tcp)
+  })
+}
+
+function readListeners(reader: ConfigReader, place: Place): ListenerConfig[] {
+  const { connectionsMax } = CONFIG_DEFAULTS.listeners
+  return reader.list(place, LIST_MAX.listeners, item => {
+    const field = reader.record(item, CONFIG_KEYS['listeners[]'])
+    return {
+      tcp: reader.scalar(field('tcp'), HOST_PORT_ACCEPTED, decodeHostPortOf) ?? UNREAD,
+      service: reader.scalar(field('service'), NAME_ACCEPTED, decodeName) ?? '',
+      connectionsMax: readWhole(reader, field('connectionsMax'), 1, CONNECTIONS_MAX, connectionsMax),
+    }
+  })
 }
 
 function readAdmin(reader: ConfigReader, place: Place, folder: string): AdminAddress {
@@ -304,6 +347,7 @@ function readProxy(reader: ConfigReader, place: Place, folder: string): ProxyCon
     timeoutMs: readWhole(reader, field('timeoutMs'), 0, HOUR_MS, defaults.timeoutMs),
     retryBodyBytes: readWhole(reader, field('retryBodyBytes'), 0, 16 * 1024 * 1024, defaults.retryBodyBytes),
     drainMs: readWhole(reader, field('drainMs'), 0, HOUR_MS, defaults.drainMs),
+    tcpIdleMs: readWhole(reader, field('tcpIdleMs'), 0, WEEK_MS, defaults.tcpIdleMs),
     ...readTls(reader, field('tls'), folder),
   }
 }

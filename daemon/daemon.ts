@@ -7,6 +7,8 @@ import { INGRESS_DEFAULTS, Ingress } from '../proxy/ingress.ts'
 import { InstancePool } from '../proxy/instance-pool.ts'
 import { Instances } from '../proxy/instances.ts'
 import { createLocalCall } from '../proxy/local-call.ts'
+import { TcpEgress } from '../proxy/tcp-egress.ts'
+import { TcpListener } from '../proxy/tcp-listener.ts'
 import { Catalog } from '../registry/catalog.ts'
 import { FileRegistry } from '../registry/file-registry.ts'
 import { HttpRegistry } from '../registry/http-registry.ts'
@@ -58,7 +60,7 @@ export class Daemon {
   private readonly log: Log
   private readonly nowMs = (): number => performance.now()
   private state: StatusView['state'] = 'starting'
-  private listen: ListenView = { overlay: '', calls: '', http: '', admin: '' }
+  private listen: ListenView = { overlay: '', calls: '', http: '', admin: '', tcp: [] }
   private self: NodeInfo
   /** Names as the certificates say them: what a node says of itself must agree before it can claim somebody's addresses. */
   private readonly provenNames = new Map<NodeId, string>()
@@ -70,11 +72,13 @@ export class Daemon {
   private readonly health: HealthChecks
   private readonly pool: InstancePool
   private readonly egress: Egress
+  private readonly tcpEgress: TcpEgress
   private readonly host: RouterHost
   private readonly overlay: Libp2pOverlay
   private readonly linkChooser: LinkChooser
   private readonly callPlane: CallPlane
   private readonly ingress: Ingress
+  private readonly listeners: readonly TcpListener[]
   private readonly admin: AdminServer
 
   constructor(config: Config, identity: Identity, log: Log, options: DaemonOptions = {}) {
@@ -105,6 +109,8 @@ export class Daemon {
     this.health = new HealthChecks({ instances: this.instances, log, nowMs })
     this.pool = new InstancePool({ nowMs })
     this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool })
+    const { tcpIdleMs, timeoutMs } = config.proxy
+    this.tcpEgress = new TcpEgress({ self: me, instances: this.instances, nowMs }, { idleMs: tcpIdleMs })
 
     const router = {
       self: identity.nodeId,
@@ -161,7 +167,7 @@ export class Daemon {
     this.callPlane = new CallPlane(
       {
         ...{ identity, log },
-        accept: (call, open) => this.egress.accept(call, open),
+        accept: (call, open) => this.accept(call, open),
         isMember: () => true,
         onExtraProtocol: socket => void serveJoin(joinDeps, socket),
         rttMs: peer => this.rttMs(peer),
@@ -178,14 +184,18 @@ export class Daemon {
     )
 
     const { table } = this.host.router
-    this.ingress = new Ingress(
-      {
-        ...{ self: me, log, nowMs },
-        candidates: (service, filter) => table.candidates(service, filter),
-        knows: (service, filter) => (filter === undefined ? table.knows(service) : isOffered(table, service, filter)),
-        open: (target, open) => this.open(target, open),
-      },
-      { ...config.listen.http, ...INGRESS_DEFAULTS, ...config.proxy },
+    const ways = {
+      ...{ self: me, log, nowMs },
+      candidates: (service: ServiceName, filter?: RouteFilter) => table.candidates(service, filter),
+      knows: (service: ServiceName, filter?: RouteFilter) =>
+        filter === undefined ? table.knows(service) : isOffered(table, service, filter),
+      open: (target: Candidate, open: CallOpen) => this.open(target, open),
+    }
+    this.ingress = new Ingress(ways, { ...config.listen.http, ...INGRESS_DEFAULTS, ...config.proxy })
+    const { counters } = this.ingress
+    this.listeners = config.listeners.map(
+      ({ tcp, service, connectionsMax }) =>
+        new TcpListener({ ...ways, counters }, { ...tcp, service, connectionsMax, timeoutMs, idleMs: tcpIdleMs }),
     )
     const views = new Views({
       ...{ identity, nowMs, version: this.self.version, router: this.host.router },
@@ -193,7 +203,7 @@ export class Daemon {
       state: () => this.state,
       listen: () => this.listen,
       advertise: () => this.advertise(),
-      calls: () => ({ ...this.ingress.counters, inFlight: this.ingress.inFlight + this.egress.inFlight }),
+      calls: () => ({ ...counters, inFlight: this.inFlight }),
     })
     this.admin = new AdminServer({ backend: views, log }, { address: config.listen.admin })
   }
@@ -217,13 +227,20 @@ export class Daemon {
     this.host.step({ type: 'self', info: this.self })
     this.pool.start()
     this.health.start()
+    this.tcpEgress.start()
     const http = { host: listen.http.host, port: await this.ingress.start() }
+    const tcp: ListenView['tcp'][number][] = []
+    for (const [i, { tcp: at, service }] of this.config.listeners.entries()) {
+      const port = await this.listeners[i]?.start()
+      tcp.push({ service, address: formatHostPort({ host: at.host, port: port ?? at.port }) })
+    }
     const admin = await this.admin.start()
     this.listen = {
       overlay: formatHostPort(overlay),
       calls: formatHostPort(calls),
       http: formatHostPort(http),
       admin: formatAdminAddress(admin),
+      tcp,
     }
     this.state = 'up'
     return this.listen
@@ -236,10 +253,10 @@ export class Daemon {
     this.host.step({ type: 'self', info: this.self })
     // Calls that were on their way before the word arrived are still answered.
     if (this.overlay.links().length > 0) await wait(LAME_MS)
-    const drained = Promise.all([this.ingress.drain(), this.callPlane.drain()])
+    const ways = [this.ingress, ...this.listeners, this.callPlane]
+    const drained = Promise.all(ways.map(way => way.drain()))
     const inTime = await Promise.race([drained.then(() => true), wait(this.config.proxy.drainMs).then(() => false)])
-    if (!inTime)
-      this.log.warn({ calls: this.egress.inFlight + this.ingress.inFlight }, 'calls were cut off at the drain limit')
+    if (!inTime) this.log.warn({ calls: this.inFlight }, 'calls were cut off at the drain limit')
     await this.stop()
   }
 
@@ -247,7 +264,9 @@ export class Daemon {
   async stop(): Promise<void> {
     this.health.stop()
     this.linkChooser.stop()
-    await Promise.allSettled([this.ingress.stop(), this.admin.stop(), this.catalog.stop()])
+    this.tcpEgress.stop()
+    const listeners = this.listeners.map(listener => listener.stop())
+    await Promise.allSettled([this.ingress.stop(), ...listeners, this.admin.stop(), this.catalog.stop()])
     await Promise.allSettled([this.callPlane.stop(), this.overlay.stop()])
     this.pool.stop()
     this.host.stop()
@@ -263,8 +282,19 @@ export class Daemon {
       return this.callPlane.open(target.node, open, isOnly ? ONLY_PLACE_WAIT_MS : undefined)
     }
     const [mine, theirs] = createLocalCall()
-    this.egress.accept(theirs, open)
+    this.accept(theirs, open)
     return mine
+  }
+
+  private accept(call: Call, open: CallOpen): void {
+    if (open.kind === 'tcp') this.tcpEgress.accept(call, open)
+    else this.egress.accept(call, open)
+  }
+
+  /** Calls that enter here and calls that leave here; one that does both counts twice. */
+  private get inFlight(): number {
+    const entered = this.listeners.reduce((sum, listener) => sum + listener.inFlight, this.ingress.inFlight)
+    return entered + this.egress.inFlight + this.tcpEgress.inFlight
   }
 
   private onLinkUp(to: NodeId, rttMs: number): void {

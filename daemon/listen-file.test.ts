@@ -4,7 +4,10 @@ import { expect, test } from 'vitest'
 import { makeFolder } from './command-fixture.ts'
 import { listenFile, readListenFile, writeListenFile } from './listen-file.ts'
 
-const LISTEN = { overlay: '0.0.0.0:50001', calls: '[::]:50002', http: '127.0.0.1:50003', admin: 'unix:/run/f.sock' }
+const LISTEN = {
+  ...{ overlay: '0.0.0.0:50001', calls: '[::]:50002', http: '127.0.0.1:50003', admin: 'unix:/run/f.sock' },
+  tcp: [{ service: 'postgres', address: '127.0.0.1:50004' }],
+}
 
 test('what the daemon notes is what other commands read, and a later note replaces it whole', () => {
   using made = makeFolder()
@@ -22,6 +25,9 @@ test.each([
   '{}',
   JSON.stringify({ ...LISTEN, admin: 5 }),
   JSON.stringify({ ...LISTEN, http: 'x' }),
+  JSON.stringify({ ...LISTEN, tcp: undefined }),
+  JSON.stringify({ ...LISTEN, tcp: [{ service: 'a', address: 'x' }] }),
+  JSON.stringify({ ...LISTEN, tcp: [null] }),
 ])('a note of %j is as good as none', text => {
   using made = makeFolder()
   writeFileSync(listenFile(made.folder), text)

@@ -10,9 +10,9 @@ export function listenFile(dataDir: string): string {
 
 /** Replaces the file in one step, so that a reader never meets half of it. Errors: those of node:fs. */
 export function writeListenFile(dataDir: string, listen: ListenView): void {
-  const { overlay, calls, http, admin } = listen
+  const { overlay, calls, http, admin, tcp } = listen
   const file = listenFile(dataDir)
-  writeFileSync(`${file}.new`, `${JSON.stringify({ overlay, calls, http, admin })}\n`)
+  writeFileSync(`${file}.new`, `${JSON.stringify({ overlay, calls, http, admin, tcp })}\n`)
   renameSync(`${file}.new`, file)
 }
 
@@ -27,10 +27,19 @@ export function readListenFile(dataDir: string): ListenView | undefined {
 
 function decodeListen(value: unknown): ListenView | undefined {
   if (typeof value !== 'object' || value === null) return undefined
-  const text = (key: keyof ListenView): string => {
-    const address: unknown = Reflect.get(value, key)
+  const text = (key: string, from: object = value): string => {
+    const address: unknown = Reflect.get(from, key)
     return typeof address === 'string' && decodeAdminAddress(address) !== undefined ? address : ''
   }
   const listen = { overlay: text('overlay'), calls: text('calls'), http: text('http'), admin: text('admin') }
-  return Object.values(listen).includes('') ? undefined : listen
+  if (Object.values(listen).includes('')) return undefined
+  const tcp = 'tcp' in value && Array.isArray(value.tcp) ? value.tcp.map(item => decodeTcp(item, text)) : [undefined]
+  return tcp.every(item => item !== undefined) ? { ...listen, tcp } : undefined
+}
+
+function decodeTcp(item: unknown, text: (key: string, from: object) => string): ListenView['tcp'][number] | undefined {
+  if (typeof item !== 'object' || item === null || !('service' in item)) return undefined
+  const { service } = item
+  const address = text('address', item)
+  return typeof service === 'string' && address !== '' ? { service, address } : undefined
 }

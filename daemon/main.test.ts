@@ -62,7 +62,7 @@ test('a bad config stops up with every problem, before anything opens', async ()
     out: '',
     err: [
       'flatmesh: flatmesh.yaml has 2 problems:',
-      '  flatmesh.yaml:5: x: found "x" as a key; expected one of mesh, node, region, dataDir, listen, advertise, join, dial, registries, proxy, overlay, relay, log',
+      '  flatmesh.yaml:5: x: found "x" as a key; expected one of mesh, node, region, dataDir, listen, advertise, join, dial, registries, listeners, proxy, overlay, relay, log',
       '  flatmesh.yaml:4: log.level: found "loud"; expected error, warn, info or debug',
       '',
     ].join('\n'),

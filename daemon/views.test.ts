@@ -82,7 +82,7 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
     } as unknown as CallPlane,
     catalog: new Catalog({ sources: [], log: silentLog }),
     state: () => 'up',
-    listen: () => ({ overlay: 'o:1', calls: 'c:2', http: 'h:3', admin: 'a:4' }),
+    listen: () => ({ overlay: 'o:1', calls: 'c:2', http: 'h:3', admin: 'a:4', tcp: [] }),
     advertise: () => ['203.0.113.7'],
     calls: () => ({ inFlight: 1, total: 2, failed: 3 }),
   })

@@ -21,7 +21,7 @@ export interface EgressDeps {
 }
 
 /**
- * Where calls leave the mesh: takes a call for a service of this node to one of its instances and the answer back.
+ * Where calls of HTTP leave the mesh (of TCP: tcp-egress.ts): takes a call for a service of this node to one of its instances and the answer back.
  *
  * It speaks HTTP/1.1 to instances, and HTTP/2 to those whose service says so and for every call of gRPC.
  * A call whose instance refuses the connection goes to the next one; once bytes were sent to an instance it is that
@@ -48,8 +48,9 @@ export class Egress {
       refuse('no-healthy-place', `${this.deps.self.name} no longer offers ${open.service}`)
       return
     }
-    if (open.kind !== 'http') {
-      refuse('bad-request', `${open.kind} calls are not supported by ${this.deps.self.name}`)
+    if (this.deps.instances.speaksTcp(open.service)) {
+      const hint = 'connect to a listener for it, or ask for a tunnel with CONNECT'
+      refuse('bad-request', `${open.service} is a service of protocol tcp, not of HTTP: ${hint}`)
       return
     }
     const head = decodeRequestHead(open.head, FORWARDED_HTTP1_LIMITS)

@@ -1,11 +1,12 @@
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
-import { formatFilter, type RouteFilter } from '../router/route-filter.ts'
+import type { RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallHandler, CallReset } from './call.ts'
 import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { IngressCounters, IngressDeps } from './ingress.ts'
 import type { Attempt } from './mesh-answer.ts'
+import { noPlace } from './no-place.ts'
 import { mayRetry } from './retry.ts'
 
 /** A request as the mesh sees it, whatever protocol it came by. */
@@ -225,14 +226,8 @@ export class Exchange {
 
   private giveUp(): void {
     const { service, filter } = this.request
-    const last = this.attempts.at(-1)
-    const where = filter === undefined ? '' : ` with ${formatFilter(filter)}`
-    if (last !== undefined) this.fail(last.code, last.reason)
-    else if (!this.deps.knows(service)) {
-      this.fail('unknown-service', `no node of the mesh offers a service named ${service}`)
-    } else if (filter !== undefined && !this.deps.knows(service, filter)) {
-      this.fail('no-matching-place', `${service} is offered, but nowhere${where}, which the call asks for`)
-    } else this.fail('no-healthy-place', `no reachable node${where} has a healthy instance of ${service} now`)
+    const { code, reason } = this.attempts.at(-1) ?? noPlace(this.deps, service, filter)
+    this.fail(code, reason)
   }
 
   // What the present attempt's call tells ------------------------------------------------------------------------------

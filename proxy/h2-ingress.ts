@@ -149,6 +149,10 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
     this.head = head
     this.isGrpc = isGrpc(head)
     this.bodyLeft = ended ? 0 : head.contentLength
+    if (head.method === 'CONNECT') {
+      const reason = 'CONNECT is not supported over HTTP/2; ask for the tunnel over HTTP/1.1, on the same port'
+      return this.refuse({ code: 'bad-request', reason })
+    }
     // A gRPC call without a deadline of its own has none: streams that are silent for hours are usual.
     const wishes = readWishes(head, deps.self, this.isGrpc ? 0 : options.timeoutMs)
     if ('code' in wishes) return this.refuse(wishes)

@@ -1,6 +1,7 @@
 import { connect } from 'node:net'
 import type { Log } from '../router/log.ts'
 import { parseAddress } from './address.ts'
+import { limitConnecting } from './connect-limit.ts'
 import type { InstanceState, Instances } from './instances.ts'
 
 /** Between looks at an instance that is out. HAProxy and peers check every 2 s; 1 s so that a restart is short. */
@@ -52,7 +53,6 @@ export class HealthChecks {
     const done = (isHealthy: boolean, reason: string): void => {
       socket.removeAllListeners()
       socket.on('error', () => {})
-      socket.setTimeout(0)
       socket.destroy()
       this.underWay--
       if (instance.isHealthy !== isHealthy) {
@@ -61,7 +61,7 @@ export class HealthChecks {
       }
       this.deps.instances.setHealth(instance, isHealthy, reason)
     }
-    socket.setTimeout(TIMEOUT_MS, () => done(false, `no answer in ${TIMEOUT_MS} ms`))
+    limitConnecting(socket, TIMEOUT_MS, () => done(false, `no answer in ${TIMEOUT_MS} ms`))
     socket.once('connect', () => done(true, ''))
     socket.once('error', error => done(false, error.message))
   }

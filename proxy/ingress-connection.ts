@@ -16,7 +16,7 @@ import {
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import { type MessageHandler, RequestReader } from './http1-reader.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
-import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf } from './ingress-request.ts'
+import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { looksLikeTls } from './ingress-tls.ts'
 import { meshAnswer } from './mesh-answer.ts'
 import { viaLine } from './mesh-fields.ts'
@@ -43,6 +43,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   private readonly socket: Socket
   private readonly onGone: () => void
   private readonly onOther: (protocol: 'h2' | 'tls', first: Buffer) => void
+  private readonly onTunnel: (wishes: Wishes, first: Buffer) => void
   private readonly reader: RequestReader
   private readonly out: TurnWriter
   private readonly listeners: readonly (readonly [event: string, listener: (chunk: Buffer) => void])[] = [
@@ -57,6 +58,8 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   private isFresh = true
   /** The first bytes, too few to tell. */
   private first: Buffer | undefined
+  /** What CONNECT asked for, until its head is over. */
+  private tunnel: Wishes | undefined
   private isDraining = false
   private isGone = false
   private isClosing = false
@@ -64,18 +67,26 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   private lingerUntilMs = Number.POSITIVE_INFINITY
   private closingLeftBytes = -1
 
-  /** `onOther`: the client speaks another protocol; this connection has let go of the socket, `first` is what was read. */
+  /**
+   * `onOther`: the client speaks another protocol; this connection has let go of the socket, `first` is what was read.
+   * `onTunnel`: the same, after CONNECT.
+   */
   constructor(
     deps: ExchangeDeps,
     options: IngressOptions,
     socket: Socket,
-    events: { onGone(): void; onOther(protocol: 'h2' | 'tls', first: Buffer): void },
+    events: {
+      onGone(): void
+      onOther(protocol: 'h2' | 'tls', first: Buffer): void
+      onTunnel(wishes: Wishes, first: Buffer): void
+    },
   ) {
     this.deps = deps
     this.options = options
     this.socket = socket
     this.onGone = events.onGone
     this.onOther = events.onOther
+    this.onTunnel = events.onTunnel
     this.reader = new RequestReader(this)
     this.out = new TurnWriter(socket)
     this.activeAtMs = deps.nowMs()
@@ -135,8 +146,10 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
       if (isH2 === 'maybe') this.first = first
       else {
         this.isFresh = false
-        if (isH2 || isTls) this.handOver(isH2 ? 'h2' : 'tls', first)
-        else this.read(first)
+        if (isH2 || isTls) {
+          this.letGo()
+          this.onOther(isH2 ? 'h2' : 'tls', first)
+        } else this.read(first)
       }
     } else this.read(chunk)
   }
@@ -154,12 +167,11 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     return this.options.tls !== undefined && !(this.socket instanceof TLSSocket)
   }
 
-  private handOver(protocol: 'h2' | 'tls', first: Buffer): void {
+  private letGo(): void {
     this.isGone = true
     this.reader.destroy()
     for (const [event, listener] of this.listeners) this.socket.removeListener(event, listener)
     this.onGone()
-    this.onOther(protocol, first)
   }
 
   // The request -----------------------------------------------------------------------------------------------------
@@ -169,6 +181,10 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const { self } = this.deps
     const wishes = readWishes(head, self, this.options.timeoutMs)
     if ('code' in wishes) return this.refuse(wishes, head)
+    if (head.method === 'CONNECT') {
+      this.tunnel = wishes
+      return
+    }
     const { service, timeoutMs, filter } = wishes
     const through = { node: self.name, address: this.socket.remoteAddress, scheme: schemeOf(this.socket) }
     const add = forwardedLines(head, service, through)
@@ -193,7 +209,13 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   }
 
   onEnd(): void {
-    const { present } = this
+    const { present, tunnel } = this
+    if (tunnel !== undefined) {
+      const first = this.reader.takeRest()
+      this.out.flush()
+      this.letGo()
+      this.onTunnel(tunnel, first)
+    }
     if (present === undefined) return
     present.exchange.endRequest()
     this.finishIfOver(present)

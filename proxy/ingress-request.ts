@@ -33,9 +33,6 @@ export interface Wishes {
 /** What a request asks the mesh for, whatever protocol it came by. */
 export function readWishes(head: RequestHead, self: { readonly name: string }, timeoutMs: number): Wishes | Refusal {
   const service = serviceOf(head)
-  if (head.method === 'CONNECT') {
-    return { code: 'bad-request', reason: 'CONNECT is not supported; use http:// addresses' }
-  }
   if (service === undefined) {
     const found = fieldValue(head.fields, 'x-flatmesh-service') ?? head.host
     const reason = `"${found}" names no service; expected a host such as orders.mesh, or the field x-flatmesh-service`

@@ -114,3 +114,37 @@ test('files that are missing, or no certificate, are told by name before the por
     'do not make a server',
   )
 })
+
+test('CONNECT over TLS is a tunnel inside it, which ends and breaks at the other side as it does here', async () => {
+  const ends: string[] = []
+  const server = net.createServer({ allowHalfOpen: true }, socket => {
+    socket.on('error', (error: NodeJS.ErrnoException) => ends.push(error.code ?? ''))
+    socket.on('data', chunk => socket.write(String(chunk).toUpperCase()))
+    socket.on('end', () => socket.end('bye'))
+  })
+  await mesh.place('b', { db: [await mesh.listen(server)] }).start({ tls: files() })
+  const dial = async (): Promise<{ client: tls.TLSSocket; heard: () => string }> => {
+    const client = tls.connect({
+      port: mesh.port,
+      ca: CERT,
+      servername: 'orders.mesh',
+      allowHalfOpen: true,
+    } as tls.ConnectionOptions)
+    mesh.onStop(() => client.destroy())
+    client.on('error', () => {})
+    let heard = ''
+    client.on('data', chunk => {
+      heard += chunk
+    })
+    client.write('CONNECT db:1 HTTP/1.1\r\nHost: db:1\r\n\r\nhello')
+    await waitUntil('the tunnel carries bytes', () => heard.endsWith('\r\n\r\nHELLO'))
+    return { client, heard: () => heard }
+  }
+  const whole = await dial()
+  whole.client.end()
+  await waitUntil('it ends', () => whole.heard().endsWith('HELLObye'))
+  const broken = await dial()
+  broken.client.destroy()
+  await waitUntil('nothing is left', () => mesh.ingress.inFlight === 0)
+  expect(ends).toEqual([])
+})

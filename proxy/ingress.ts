@@ -5,9 +5,11 @@ import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
+import { openConnectTunnel } from './connect-tunnel.ts'
 import type { ExchangeDeps } from './exchange.ts'
 import { H2Ingress } from './h2-ingress.ts'
 import { IngressConnection } from './ingress-connection.ts'
+import type { Wishes } from './ingress-request.ts'
 import { loadTls, type TlsFiles, TlsHandshake } from './ingress-tls.ts'
 
 /** What the ingress needs of the rest: where a service is answered, and a call to there. */
@@ -34,11 +36,13 @@ export interface IngressOptions {
   readonly clientTimeoutMs: number
   /** A connection without a request is closed after this. 75 s: nginx's keepalive_timeout; longer than most clients'. */
   readonly idleTimeoutMs: number
+  /** A tunnel (CONNECT) on which nothing moves for so long is reset; 0: never. */
+  readonly tcpIdleMs: number
   /** With them the port takes TLS as well, told apart by its first byte. */
   readonly tls?: TlsFiles
 }
 
-export const INGRESS_DEFAULTS = { clientTimeoutMs: 60_000, idleTimeoutMs: 75_000 }
+export const INGRESS_DEFAULTS = { clientTimeoutMs: 60_000, idleTimeoutMs: 75_000, tcpIdleMs: 3_600_000 }
 
 /** How often time-outs are looked at: a coarse clock costs nothing per call. */
 const TICK_MS = 100
@@ -134,6 +138,7 @@ export class Ingress {
     const connection = new IngressConnection(this.exchangeDeps, this.options, socket, {
       onGone: () => this.remove(connection),
       onOther: (protocol, first) => (protocol === 'h2' ? this.onH2(socket, first) : this.onTls(socket, first)),
+      onTunnel: (wishes, first) => this.onTunnel(socket, wishes, first),
     })
     this.add(connection)
   }
@@ -154,6 +159,11 @@ export class Ingress {
       onSecure: secure => this.onConnection(secure),
     })
     this.add(handshake)
+  }
+
+  private onTunnel(socket: Socket, wishes: Wishes, first: Buffer): void {
+    const request = { ...wishes, socket, first, idleMs: this.options.tcpIdleMs }
+    this.add(openConnectTunnel(this.exchangeDeps, request, tunnel => this.remove(tunnel)))
   }
 
   private add(connection: ClientConnection): void {

@@ -62,6 +62,11 @@ export class Instances {
     return this.services.get(service)?.definition.labels.protocol === 'h2'
   }
 
+  /** Whether its instances speak something that is not HTTP. */
+  speaksTcp(service: ServiceName): boolean {
+    return this.services.get(service)?.definition.protocol === 'tcp'
+  }
+
   /** The least busy healthy instance for its weight that is not in `tried`; equals take turns. */
   choose(service: ServiceName, tried?: ReadonlySet<InstanceState>): InstanceState | undefined {
     const known = this.services.get(service)

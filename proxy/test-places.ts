@@ -1,20 +1,23 @@
 import { once } from 'node:events'
 import net from 'node:net'
-import { silentLog } from '../router/log.ts'
+import { type Log, silentLog } from '../router/log.ts'
 import type { Candidate, Labels } from '../router/model.ts'
 import { matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
 import { Egress } from './egress.ts'
-import { INGRESS_DEFAULTS, Ingress, type IngressOptions } from './ingress.ts'
+import { INGRESS_DEFAULTS, Ingress, type IngressCounters, type IngressOptions } from './ingress.ts'
 import { InstancePool } from './instance-pool.ts'
 import { Instances } from './instances.ts'
 import { createLocalCall } from './local-call.ts'
+import { TcpEgress } from './tcp-egress.ts'
+import { TcpListener, type TcpListenerOptions } from './tcp-listener.ts'
+import type { TunnelDeps } from './tcp-tunnel.ts'
 
 const nowMs = (): number => performance.now()
 
 /** Several places, each an egress of its own, behind one ingress: the mesh without a network. */
 export class TestPlaces {
-  readonly places = new Map<string, { egress: Egress; instances: Instances; pool: InstancePool }>()
+  readonly places = new Map<string, { egress: Egress; tcp: TcpEgress; instances: Instances; pool: InstancePool }>()
   /** Names of the places calls were opened to, in order. */
   readonly opened: string[] = []
   /** Names of places whose records say that nothing there is healthy. */
@@ -24,6 +27,9 @@ export class TestPlaces {
   private readonly cleanups: (() => unknown)[] = []
   private running: Ingress | undefined
   port = 0
+  /** Of TCP calls, for places made after it is set. */
+  egressIdleMs = 0
+  log: Log = silentLog
   /** Answers true to take a call in place of the place's egress. */
   onOpen: ((place: string, call: Call, open: CallOpen) => boolean) | undefined
 
@@ -31,7 +37,7 @@ export class TestPlaces {
   place(
     name: string,
     services: Record<string, string[]>,
-    protocol: 'http' | 'h2' = 'http',
+    protocol: 'http' | 'h2' | 'tcp' = 'http',
     given: Record<string, string> = {},
   ): this {
     const instances = new Instances({ onChange() {} })
@@ -39,28 +45,54 @@ export class TestPlaces {
     this.labels.set(name, labels)
     instances.replace(
       Object.entries(services).map(([service, addresses]) => ({
-        ...{ name: service, protocol: 'http' as const, labels },
+        ...{ name: service, protocol: protocol === 'tcp' ? ('tcp' as const) : ('http' as const), labels },
         instances: addresses.map(address => ({ id: address, address, weight: 1 })),
       })),
     )
     const pool = new InstancePool({ nowMs })
     const egress = new Egress({ self: { id: `id-${name}`, name }, log: silentLog, instances, pool })
-    this.places.set(name, { egress, instances, pool })
+    const tcp = new TcpEgress({ self: { id: `id-${name}`, name }, instances, nowMs }, { idleMs: this.egressIdleMs })
+    tcp.start()
+    this.places.set(name, { egress, tcp, instances, pool })
     return this
   }
 
   async start(options: Partial<IngressOptions> = {}): Promise<this> {
-    this.running = new Ingress(
-      {
-        ...{ self: { id: 'id-here', name: 'here' }, log: silentLog, nowMs },
-        knows: (service, filter) => this.offering(service, filter).length > 0,
-        candidates: (service, filter) => this.offering(service, filter).filter(({ healthy }) => healthy > 0),
-        open: (target, open) => this.open(target.name, open),
-      },
-      { host: '127.0.0.1', port: 0, timeoutMs: 10_000, retryBodyBytes: 65_536, ...INGRESS_DEFAULTS, ...options },
-    )
+    this.running = new Ingress(this.ways, {
+      host: '127.0.0.1',
+      port: 0,
+      timeoutMs: 10_000,
+      retryBodyBytes: 65_536,
+      ...INGRESS_DEFAULTS,
+      ...options,
+    })
     this.port = await this.running.start()
     return this
+  }
+
+  /** What an ingress needs of the rest. */
+  private get ways(): Omit<TunnelDeps, 'counters'> & { readonly log: Log } {
+    return {
+      ...{ self: { id: 'id-here', name: 'here' }, log: this.log, nowMs },
+      knows: (service, filter) => this.offering(service, filter).length > 0,
+      candidates: (service, filter) => this.offering(service, filter).filter(({ healthy }) => healthy > 0),
+      open: (target, open) => this.open(target.name, open),
+    }
+  }
+
+  /** A listener of raw TCP in front of the same places; it ends with everything else. */
+  async startTcp(
+    service: string,
+    options: Partial<TcpListenerOptions> = {},
+  ): Promise<{ listener: TcpListener; port: number; counters: IngressCounters }> {
+    const counters = { total: 0, failed: 0, retries: 0 }
+    const listener = new TcpListener(
+      { ...this.ways, counters },
+      { ...{ host: '127.0.0.1', port: 0, service }, connectionsMax: 100, timeoutMs: 10_000, idleMs: 0, ...options },
+    )
+    const port = await listener.start()
+    this.cleanups.push(() => listener.stop())
+    return { listener, port, counters }
   }
 
   get ingress(): Ingress {
@@ -101,7 +133,10 @@ export class TestPlaces {
   async stop(): Promise<void> {
     for (const cleanup of this.cleanups.splice(0).reverse()) await cleanup()
     await this.running?.stop()
-    for (const { pool } of this.places.values()) pool.stop()
+    for (const { pool, tcp } of this.places.values()) {
+      tcp.stop()
+      pool.stop()
+    }
   }
 
   /** A place's region is its name. */
@@ -118,7 +153,9 @@ export class TestPlaces {
     this.opens.push(open)
     const [mine, theirs] = createLocalCall()
     if (this.onOpen?.(name, theirs, open) === true) return mine
-    this.places.get(name)?.egress.accept(theirs, open)
+    const place = this.places.get(name)
+    if (open.kind === 'tcp') place?.tcp.accept(theirs, open)
+    else place?.egress.accept(theirs, open)
     return mine
   }
 }

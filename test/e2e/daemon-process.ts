@@ -178,7 +178,10 @@ export class DaemonProcess {
     }
     this.listening = readListenFile(join(this.folder, 'data'))
     if (this.listening === undefined) throw this.failure(new Error(`${this.name} is up, but wrote no listen.json`))
-    if (this.options.keepPorts === true) this.configure({ listen: { ...this.listening } })
+    if (this.options.keepPorts === true) {
+      const { overlay, calls, http, admin } = this.listening
+      this.configure({ listen: { overlay, calls, http, admin } })
+    }
     await this.options.onUp?.(this.listening)
   }
 

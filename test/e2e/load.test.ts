@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Backend } from './backend.ts'
 import { createMesh, type MeshProcesses, waitUntil } from './daemon-process.ts'
 import { HttpClient, percentile, printFigure } from './http-client.ts'
+import { MemoryWatch } from './memory-watch.ts'
 
 const IN_FLIGHT = 64
 const BULK_BYTES = 2 * 1024 ** 3
@@ -18,8 +19,6 @@ const BULK_RSS_BYTES_MAX = 100e6
  * (2026-11-22), so the first 100,000 are not judged.
  */
 const FLAT_RSS_BYTES_MAX = 60e6
-/** Between two looks at the memory of the daemons. */
-const SAMPLE_MS = 200
 
 describe('two regions under load', () => {
   const backend = new Backend('orders')
@@ -205,25 +204,6 @@ describe('two regions under load', () => {
     }
   }
 })
-
-/** Looks at the memory of all daemons until stopped, first now. */
-class MemoryWatch {
-  readonly samples = new Map<string, number[]>()
-  readonly #timer: NodeJS.Timeout
-
-  constructor(mesh: MeshProcesses) {
-    const look = (): void => {
-      for (const [name, node] of mesh.nodes)
-        this.samples.set(name, [...(this.samples.get(name) ?? []), node.rssBytes()])
-    }
-    look()
-    this.#timer = setInterval(look, SAMPLE_MS)
-  }
-
-  stop(): void {
-    clearInterval(this.#timer)
-  }
-}
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length

@@ -1,0 +1,25 @@
+import type { MeshProcesses } from './daemon-process.ts'
+
+/** Between two looks at the memory of the daemons. */
+const SAMPLE_MS = 200
+
+/** Looks at the memory of all daemons until stopped, first now. */
+export class MemoryWatch {
+  /** RSS by the name of the node, bytes. */
+  readonly samples = new Map<string, number[]>()
+  readonly #timer: NodeJS.Timeout
+
+  constructor(mesh: MeshProcesses) {
+    const look = (): void => {
+      for (const [name, node] of mesh.nodes) {
+        if (node.isRunning) this.samples.set(name, [...(this.samples.get(name) ?? []), node.rssBytes()])
+      }
+    }
+    look()
+    this.#timer = setInterval(look, SAMPLE_MS)
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+}
