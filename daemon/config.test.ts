@@ -20,6 +20,8 @@ function problemOf(text: string): string {
   return 'no problem'
 }
 
+const LIMITS = { instanceConnectionsMax: 1024, queueMax: 1024, queueTimeoutMs: 5000, clientConnectionsMax: 32_768 }
+
 test('three names are enough: everything else has a default', () => {
   const config = parseConfig(NAMES, '/etc/flatmesh/flatmesh.yaml')
   expect(config).toEqual({
@@ -42,7 +44,7 @@ test('three names are enough: everything else has a default', () => {
       { type: 'http', ttlMs: 30_000 },
     ],
     listeners: [],
-    proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000 },
+    proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000, ...LIMITS },
     overlay: { fullMeshMax: 64 },
     relay: true,
     log: { level: 'info' },
@@ -60,7 +62,7 @@ dial:
   apse-1: { calls: [10.8.0.2:4701] }
 registries: [{ type: http, ttlMs: 1000 }, { type: file, path: ../x.yaml }, { type: file }]
 listeners: [{ tcp: '[::1]:0', service: postgres }, { tcp: 127.0.0.1:6379, service: redis, connectionsMax: 5 }]
-proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0 }
+proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0, instanceConnectionsMax: 1, queueMax: 0, queueTimeoutMs: 1, clientConnectionsMax: 1 }
 overlay: { fullMeshMax: 1000 }
 relay: false
 log: { level: debug }
@@ -88,7 +90,10 @@ log: { level: debug }
       { tcp: { host: '::1', port: 0 }, service: 'postgres', connectionsMax: 10_000 },
       { tcp: { host: '127.0.0.1', port: 6379 }, service: 'redis', connectionsMax: 5 },
     ],
-    proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0 },
+    proxy: {
+      ...{ timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0 },
+      ...{ instanceConnectionsMax: 1, queueMax: 0, queueTimeoutMs: 1, clientConnectionsMax: 1 },
+    },
     overlay: { fullMeshMax: 1000 },
     relay: false,
     log: { level: 'debug' },
@@ -158,6 +163,8 @@ test.each([
   ['registries: [{ type: consul }]', 'registries[0].type: found "consul"; expected file or http'],
   ['proxy: { timeoutMs: -1 }', 'proxy.timeoutMs: found -1 (a number); expected a whole number from 0 to 3600000'],
   ['proxy: { timeoutMs: 60s }', 'proxy.timeoutMs: found "60s"; expected a whole number'],
+  ['proxy: { instanceConnectionsMax: 0 }', 'proxy.instanceConnectionsMax: found 0'],
+  ['proxy: { queueMax: -1 }', 'proxy.queueMax: found -1'],
   ['proxy: { drainMs: 1.5 }', 'proxy.drainMs: found 1.5'],
   [
     'proxy: { retryBodyBytes: 99999999 }',

@@ -1,5 +1,8 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, resolve } from 'node:path'
+import { DISPATCHER_DEFAULTS } from '../proxy/dispatcher.ts'
+import { INGRESS_DEFAULTS } from '../proxy/ingress.ts'
+import { INSTANCE_POOL_DEFAULTS } from '../proxy/instance-pool.ts'
 import { TTL_MAX_MS, TTL_MIN_MS } from '../registry/service-schema.ts'
 import { MeshError } from '../router/errors.ts'
 import { LINK_CHOICE_DEFAULTS } from '../router/link-choice.ts'
@@ -52,6 +55,14 @@ export interface ProxyConfig {
   readonly drainMs: number
   /** How long a TCP connection may be silent before it is reset, milliseconds; 0 is for ever. Default 3600000. Price: what is dead is held that long. */
   readonly tcpIdleMs: number
+  /** Calls at a time to one HTTP/1 instance, each with its connection. Default 1024. Price: so many descriptors at the instance. */
+  readonly instanceConnectionsMax: number
+  /** Calls that may wait for an instance of one service with room. Default 1024. Price: up to a window of memory each. */
+  readonly queueMax: number
+  /** How long they wait, milliseconds. Default 5000. Price: the later a caller hears that there is no room. */
+  readonly queueTimeoutMs: number
+  /** Connections of clients at a time; beyond, idle ones are closed, else new ones refused. Default 32768. Price: about 8 kB and a descriptor each. */
+  readonly clientConnectionsMax: number
   /** PEM files, absolute here: with them `listen.http` takes TLS too (ALPN h2, http/1.1). Default none. Price: renewed ones need a restart. */
   readonly tls?: { readonly cert: string; readonly key: string }
 }
@@ -109,7 +120,11 @@ export const CONFIG_DEFAULTS = {
   listen: { overlay: '0.0.0.0:4700', calls: '0.0.0.0:4701', http: '127.0.0.1:4780', admin: '127.0.0.1:4790' },
   registries: { path: 'services.yaml', ttlMs: 30_000 },
   listeners: { connectionsMax: 10_000 },
-  proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000 },
+  proxy: {
+    ...{ timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000 },
+    ...{ instanceConnectionsMax: INSTANCE_POOL_DEFAULTS.connectionsMax, ...DISPATCHER_DEFAULTS },
+    ...{ clientConnectionsMax: INGRESS_DEFAULTS.clientConnectionsMax },
+  },
   overlay: { fullMeshMax: LINK_CHOICE_DEFAULTS.fullMeshMax },
   relay: true,
   log: { level: 'info' },
@@ -137,7 +152,17 @@ export const CONFIG_KEYS = {
   'dial.*': ['overlay', 'calls'],
   'registries[]': ['type', 'path', 'ttlMs'],
   'listeners[]': ['tcp', 'service', 'connectionsMax'],
-  proxy: ['timeoutMs', 'retryBodyBytes', 'drainMs', 'tcpIdleMs', 'tls'],
+  proxy: [
+    'timeoutMs',
+    'retryBodyBytes',
+    'drainMs',
+    'tcpIdleMs',
+    'instanceConnectionsMax',
+    'queueMax',
+    'queueTimeoutMs',
+    'clientConnectionsMax',
+    'tls',
+  ],
   'proxy.tls': ['cert', 'key'],
   overlay: ['fullMeshMax'],
   log: ['level'],
@@ -348,6 +373,14 @@ function readProxy(reader: ConfigReader, place: Place, folder: string): ProxyCon
     retryBodyBytes: readWhole(reader, field('retryBodyBytes'), 0, 16 * 1024 * 1024, defaults.retryBodyBytes),
     drainMs: readWhole(reader, field('drainMs'), 0, HOUR_MS, defaults.drainMs),
     tcpIdleMs: readWhole(reader, field('tcpIdleMs'), 0, WEEK_MS, defaults.tcpIdleMs),
+    instanceConnectionsMax: readWhole(
+      ...([reader, field('instanceConnectionsMax'), 1, 65_535, defaults.instanceConnectionsMax] as const),
+    ),
+    clientConnectionsMax: readWhole(
+      ...([reader, field('clientConnectionsMax'), 1, 1_000_000, defaults.clientConnectionsMax] as const),
+    ),
+    queueMax: readWhole(reader, field('queueMax'), 0, 65_535, defaults.queueMax),
+    queueTimeoutMs: readWhole(reader, field('queueTimeoutMs'), 0, HOUR_MS, defaults.queueTimeoutMs),
     ...readTls(reader, field('tls'), folder),
   }
 }

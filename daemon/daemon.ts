@@ -107,9 +107,12 @@ export class Daemon {
 
     this.instances = new Instances({ onChange: service => this.host.step({ type: 'local', service }) })
     this.health = new HealthChecks({ instances: this.instances, log, nowMs })
-    this.pool = new InstancePool({ nowMs })
-    this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool })
-    const { tcpIdleMs, timeoutMs } = config.proxy
+    const { instanceConnectionsMax, tcpIdleMs, timeoutMs } = config.proxy
+    this.pool = new InstancePool(
+      { nowMs, onRoom: () => this.egress.onRoom() },
+      { connectionsMax: instanceConnectionsMax },
+    )
+    this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool }, config.proxy)
     this.tcpEgress = new TcpEgress({ self: me, instances: this.instances, nowMs }, { idleMs: tcpIdleMs })
 
     const router = {

@@ -1,6 +1,13 @@
 /** A connection attempt within the datacenter that takes longer has failed. Linkerd and peers use 1 s locally. */
 export const CONNECT_TIMEOUT_MS = 1000
 
+/**
+ * Before the first probe of a connection on which nothing moves (ten more follow, a second apart): a machine that is
+ * gone without a word is noticed within 70 s, so that quiet WebSockets and event streams need no time limit. nginx and
+ * Go probe after 15 s; a minute keeps the radio of a telephone asleep longer. Guess.
+ */
+export const KEEP_ALIVE_MS = 60_000
+
 /** A `host:port` as node:net wants it. IPv6 hosts stand in brackets. The text was checked where it came in. */
 export function parseAddress(address: string): { host: string; port: number } {
   const colon = address.lastIndexOf(':')

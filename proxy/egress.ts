@@ -1,9 +1,17 @@
 import type { Log } from '../router/log.ts'
-import type { NodeId } from '../router/model.ts'
+import type { NodeId, ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
-import { connectInstance } from './connect-instance.ts'
+import {
+  DISPATCHER_DEFAULTS,
+  Dispatcher,
+  type DispatcherCounters,
+  type DispatcherOptions,
+  type Seeker,
+  type Ticket,
+} from './dispatcher.ts'
 import { H2EgressCall } from './h2-egress.ts'
 import { isGrpc } from './h2-forward.ts'
+import type { H2InstanceConnection } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import { chooseAnswerFraming, encodeChunk, forwardResponseHead, lastChunk } from './http1-forward.ts'
 import { decodeRequestHead, decodeTrailers, type RequestHead, type ResponseHead } from './http1-head.ts'
@@ -11,7 +19,7 @@ import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { InstanceConnection, InstanceHandler, InstancePool } from './instance-pool.ts'
 import type { InstanceState, Instances } from './instances.ts'
 import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
-import { isIdempotent } from './retry.ts'
+import { isIdempotent, mayRetry, SENT_BYTES_MAX } from './retry.ts'
 
 export interface EgressDeps {
   readonly self: { readonly id: NodeId; readonly name: string }
@@ -20,19 +28,72 @@ export interface EgressDeps {
   readonly pool: InstancePool
 }
 
+/** What calls at an egress share. */
+export interface EgressCallDeps extends EgressDeps {
+  readonly h1: Dispatcher<InstanceConnection>
+  readonly h2: Dispatcher<H2InstanceConnection>
+}
+
+/** Connections to the instances of a service, and the calls that wait for one. */
+export interface PoolCounts {
+  readonly service: ServiceName
+  /** Connections without a call, and with; tunnels are neither. */
+  readonly idle: number
+  readonly busy: number
+  readonly queued: number
+}
+
 /**
  * Where calls of HTTP leave the mesh (of TCP: tcp-egress.ts): takes a call for a service of this node to one of its instances and the answer back.
  *
  * It speaks HTTP/1.1 to instances, and HTTP/2 to those whose service says so and for every call of gRPC.
- * A call whose instance refuses the connection goes to the next one; once bytes were sent to an instance it is that
- * one or none, and the caller's side decides about another try.
+ * A call whose instance refuses the connection, or is lost before it began to answer, goes to the next one if that can
+ * do no harm (retry.ts); after that the caller's side decides about another place. Instances that have as many calls as
+ * they may are waited for (dispatcher.ts).
  */
 export class Egress {
-  private readonly deps: EgressDeps
+  private readonly deps: EgressCallDeps
   private readonly calls = new Set<EgressCall | H2EgressCall>()
 
-  constructor(deps: EgressDeps) {
-    this.deps = deps
+  constructor(deps: EgressDeps, options: DispatcherOptions = DISPATCHER_DEFAULTS) {
+    const { self, instances, pool } = deps
+    const shared = { self, instances, nowMs: pool.nowMs }
+    this.deps = {
+      ...deps,
+      h1: new Dispatcher({ ...shared, connections: pool }, options),
+      h2: new Dispatcher({ ...shared, connections: pool.h2 }, options),
+    }
+  }
+
+  /** The pool tells that an instance may have room for a call again. */
+  onRoom(): void {
+    this.deps.h1.onRoom()
+    this.deps.h2.onRoom()
+  }
+
+  /** What became of calls that found no room at once, since the start. */
+  get queueCounters(): DispatcherCounters {
+    const [h1, h2] = [this.deps.h1.counters, this.deps.h2.counters]
+    return {
+      queued: h1.queued + h2.queued,
+      refused: h1.refused + h2.refused,
+      expired: h1.expired + h2.expired,
+    }
+  }
+
+  /** A line for each service of this node. */
+  poolCounts(): PoolCounts[] {
+    const { instances, pool, h1, h2 } = this.deps
+    const lines = new Map<ServiceName, { service: ServiceName; idle: number; busy: number; queued: number }>()
+    for (const { service, address } of instances.all()) {
+      const queued = h1.queued(service) + h2.queued(service)
+      const line = lines.get(service) ?? { service, idle: 0, busy: 0, queued }
+      const { idle, busy } = pool.counts(address)
+      line.idle += idle
+      line.busy += busy
+      lines.set(service, line)
+    }
+    return [...lines.values()]
   }
 
   get inFlight(): number {
@@ -72,16 +133,25 @@ const CRLF = Buffer.from('\r\n')
 const SILENT: CallHandler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
 
 /** One call at its egress: from the call's frames to an instance's connection, and back. */
-class EgressCall implements CallHandler, InstanceHandler {
-  private readonly deps: EgressDeps
+class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnection> {
+  private readonly deps: EgressCallDeps
   private readonly call: Call
   private readonly open: CallOpen
   private readonly head: RequestHead
   private readonly onDone: () => void
   private instance: InstanceState | undefined
   private connection: InstanceConnection | undefined
+  private ticket: Ticket<InstanceConnection> | undefined
+  readonly isIdempotent: boolean
   /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
   private early: Buffer[] = []
+  /** The body so far, as long as it may be sent again. */
+  private sent: Buffer[] = []
+  private sentBytes = 0
+  private isReplayable: boolean
+  /** Instances that were lost before they answered, and what was said of the last one. */
+  private lost: Set<InstanceState> | undefined
+  private lostReason = ''
   private bodyLeft: number
   private trailers: Buffer | undefined
   private hasRequestEnded = false
@@ -90,45 +160,47 @@ class EgressCall implements CallHandler, InstanceHandler {
   /** The connection was used before: it may have been closed by the instance just as the request was sent. */
   private isWarm = false
 
-  constructor(deps: EgressDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
+  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
     this.deps = deps
     this.call = call
     this.open = open
     this.head = head
     this.onDone = onDone
+    this.isIdempotent = isIdempotent(head.method)
+    this.isReplayable = this.isIdempotent
     this.bodyLeft = head.contentLength
     call.handler = this
   }
 
   start(): void {
-    const idempotent = isIdempotent(this.head.method)
-    const instance = this.deps.instances.choose(this.open.service)
-    const warm = instance === undefined ? undefined : this.deps.pool.take(instance.address, idempotent)
-    if (instance !== undefined && warm !== undefined) {
-      this.isWarm = true
-      this.send(instance, warm)
-    } else this.startConnecting(instance)
+    this.seek()
   }
 
-  private startConnecting(instance: InstanceState | undefined): void {
-    this.isWarm = false
+  get service(): ServiceName {
+    return this.open.service
+  }
+
+  get timeoutMs(): number {
+    return this.open.timeoutMs
+  }
+
+  private seek(tried?: ReadonlySet<InstanceState>): void {
+    const ticket = this.deps.h1.seek(this, tried)
+    if (ticket === undefined || this.isDone) return
+    this.ticket = ticket
     this.call.pause()
-    this.connect(instance).catch((error: unknown) => this.fail('internal', String(error), false))
   }
 
-  private async connect(first: InstanceState | undefined): Promise<void> {
-    const { deps, open } = this
-    const connect = (address: string): Promise<InstanceConnection> => deps.pool.connect(address)
-    const found = await connectInstance(deps, open.service, first, connect, () => !this.isDone)
-    if ('code' in found) this.fail(found.code, found.reason, true)
-    else if (this.isDone) found.connection.socket.destroy()
-    else {
-      this.call.resume()
-      this.send(found.instance, found.connection)
-    }
+  onNone(code: CallReset['code'], reason: string): void {
+    // One instance had it already: that is what the caller must know, whatever came after.
+    if (this.lostReason !== '') this.fail('instance-lost', this.lostReason, false)
+    else this.fail(code, reason, true)
   }
 
-  private send(instance: InstanceState, connection: InstanceConnection): void {
+  onConnection(instance: InstanceState, connection: InstanceConnection, isWarm: boolean): void {
+    if (this.ticket !== undefined) this.call.resume()
+    this.ticket = undefined
+    this.isWarm = isWarm
     this.instance = instance
     this.connection = connection
     instance.inFlight++
@@ -170,6 +242,7 @@ class EgressCall implements CallHandler, InstanceHandler {
   private writeBody(chunk: Buffer): void {
     const { connection } = this
     if (connection === undefined || this.hasAnswerEnded) return
+    if (this.isReplayable) this.keep(chunk)
     let isWritable = true
     if (connection.isRaw || !this.head.chunked) {
       this.bodyLeft -= chunk.length
@@ -182,6 +255,17 @@ class EgressCall implements CallHandler, InstanceHandler {
       for (const part of encodeChunk(chunk)) isWritable = connection.out.write(part)
     }
     if (!isWritable) this.call.pause()
+  }
+
+  private keep(chunk: Buffer): void {
+    this.sentBytes += chunk.length
+    if (this.sentBytes <= SENT_BYTES_MAX) this.sent.push(chunk)
+    else this.keepNothing()
+  }
+
+  private keepNothing(): void {
+    this.isReplayable = false
+    this.sent = []
   }
 
   private finishRequest(): void {
@@ -200,6 +284,7 @@ class EgressCall implements CallHandler, InstanceHandler {
   // The instance's side: the answer ---------------------------------------------------------------------------------
 
   onAnswerHead(head: ResponseHead): void {
+    if (this.isReplayable) this.keepNothing()
     // The ingress has settled 100-continue with its client already.
     if (head.status === 100) return
     const { name } = this.deps.self
@@ -241,27 +326,33 @@ class EgressCall implements CallHandler, InstanceHandler {
   }
 
   onInstanceLost(reason: string): void {
-    const { name } = this.deps.self
-    const { connection, instance, head } = this
-    const isBodiless = head.contentLength <= 0 && !head.chunked
-    if (this.isWarm && isBodiless && isIdempotent(head.method) && connection?.hasAnswerBegun === false) {
-      // The instance closed an idle connection at the very moment it was used again: nobody's failure.
-      this.release(false)
-      this.connection = undefined
-      this.startConnecting(instance)
+    const { connection, instance } = this
+    const told = `instance ${instance?.address} of ${this.open.service} at ${this.deps.self.name}: ${reason}`
+    const hasBegun = connection === undefined || connection.hasAnswerBegun
+    const reset = { code: 'instance-lost', unexecuted: false } as const
+    if (!mayRetry(this.head.method, reset, { answered: hasBegun, bodyReplayable: this.isReplayable })) {
+      this.fail('instance-lost', told, false)
       return
     }
-    this.fail(
-      'instance-lost',
-      `instance ${this.instance?.address} of ${this.open.service} at ${name}: ${reason}`,
-      false,
-    )
+    // One that closes an idle connection at the very moment it is used again has not failed.
+    this.lost ??= new Set()
+    if (!this.isWarm && instance !== undefined) this.lost.add(instance)
+    this.lostReason = told
+    this.release(false)
+    this.connection = undefined
+    this.early = this.sent
+    this.sent = []
+    this.sentBytes = 0
+    this.bodyLeft = this.head.contentLength
+    this.seek(this.lost)
   }
 
   private switchProtocols(): void {
-    const rest = this.connection?.goRaw()
-    if (rest !== undefined && rest.length > 0) this.onRaw(rest)
-    if (this.hasRequestEnded) this.connection?.out.end()
+    if (this.connection === undefined) return
+    const rest = this.connection.goRaw()
+    this.deps.pool.release(this.connection)
+    if (rest.length > 0) this.onRaw(rest)
+    if (this.hasRequestEnded) this.connection.out.end()
   }
 
   // The end ---------------------------------------------------------------------------------------------------------
@@ -285,6 +376,8 @@ class EgressCall implements CallHandler, InstanceHandler {
     if (this.isDone) return
     this.isDone = true
     this.early = []
+    this.sent = []
+    if (this.ticket !== undefined) this.deps.h1.leave(this.ticket)
     this.release(reusable)
     this.onDone()
   }
@@ -295,9 +388,8 @@ class EgressCall implements CallHandler, InstanceHandler {
     this.instance = undefined
     if (connection === undefined || instance === undefined) return
     instance.inFlight--
-    connection.handler = undefined
-    if (reusable) this.deps.pool.give(instance.address, connection)
-    else connection.socket.destroy()
+    if (reusable) this.deps.pool.give(connection)
+    else this.deps.pool.drop(connection)
   }
 }
 

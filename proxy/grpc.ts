@@ -22,6 +22,7 @@ const STATUS: Partial<Record<MeshErrorCode, number>> = {
   'link-lost': GRPC_STATUS.UNAVAILABLE,
   'relay-refused': GRPC_STATUS.UNAVAILABLE,
   'instance-refused': GRPC_STATUS.UNAVAILABLE,
+  'instance-busy': GRPC_STATUS.UNAVAILABLE,
   'instance-lost': GRPC_STATUS.UNAVAILABLE,
   deadline: GRPC_STATUS.DEADLINE_EXCEEDED,
   draining: GRPC_STATUS.UNAVAILABLE,

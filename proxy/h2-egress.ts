@@ -1,6 +1,7 @@
+import type { ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
-import { connectInstance } from './connect-instance.ts'
-import type { EgressDeps } from './egress.ts'
+import type { Seeker, Ticket } from './dispatcher.ts'
+import type { EgressCallDeps } from './egress.ts'
 import { formatGrpcTimeout, parseGrpcTimeoutMs } from './grpc.ts'
 import { h2RequestFields, h2TrailerFields, isGrpc } from './h2-forward.ts'
 import { H2_ERROR, type H2ErrorCode } from './h2-frame.ts'
@@ -14,15 +15,14 @@ import { chooseAnswerFraming, forwardResponseHead } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { InstanceState } from './instances.ts'
 import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
+import { isIdempotent, mayRetry, SENT_BYTES_MAX } from './retry.ts'
 
 /** Interim (1xx) answers before the final one, as for HTTP/1. */
 const INTERIM_HEADS_MAX = 1000
-/** Of a body, kept until an answer begins: what the ingress keeps by default. */
-const SENT_BYTES_MAX = 64 * 1024
 
 /** One call at its egress, to an instance that speaks HTTP/2: a stream on a shared connection. */
-export class H2EgressCall implements CallHandler {
-  private readonly deps: EgressDeps
+export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
+  private readonly deps: EgressCallDeps
   private readonly call: Call
   private readonly open: CallOpen
   private readonly head: RequestHead
@@ -31,6 +31,8 @@ export class H2EgressCall implements CallHandler {
   private instance: InstanceState | undefined
   private owner: H2InstanceConnection | undefined
   private stream: H2Stream | undefined
+  private ticket: Ticket<H2InstanceConnection> | undefined
+  readonly isIdempotent: boolean
   /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
   private early: Buffer[] = []
   /** The body so far, for another try; undefined once it is too much or an answer has begun. */
@@ -44,11 +46,14 @@ export class H2EgressCall implements CallHandler {
   private interimHeads = 0
   private hasAnswered = false
   private hasAnswerEnded = false
+  /** Instances that did not answer it, and what was said of the last one. */
+  private tried: Set<InstanceState> | undefined
+  private lost: Pick<CallReset, 'code' | 'reason' | 'unexecuted'> | undefined
   private hasTriedAgain = false
   private hasRequestEnded = false
   private isDone = false
 
-  constructor(deps: EgressDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
+  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
     this.deps = deps
     this.call = call
     this.open = open
@@ -57,32 +62,38 @@ export class H2EgressCall implements CallHandler {
     this.beganAtMs = deps.pool.nowMs()
     this.bodyLeft = head.contentLength
     this.hasBody = head.chunked || head.contentLength > 0
+    this.isIdempotent = isIdempotent(head.method)
     call.handler = this
   }
 
   start(): void {
-    const instance = this.deps.instances.choose(this.open.service)
-    const warm = instance === undefined ? undefined : this.deps.pool.h2.take(instance.address)
-    if (instance !== undefined && warm !== undefined) return this.send(instance, warm)
-    this.startConnecting(instance)
+    this.seek()
   }
 
-  private startConnecting(instance: InstanceState | undefined): void {
+  get service(): ServiceName {
+    return this.open.service
+  }
+
+  get timeoutMs(): number {
+    return this.open.timeoutMs
+  }
+
+  private seek(tried?: ReadonlySet<InstanceState>): void {
+    const ticket = this.deps.h2.seek(this, tried)
+    if (ticket === undefined || this.isDone) return
+    this.ticket = ticket
     this.call.pause()
-    this.connect(instance).catch((error: unknown) => this.fail('internal', String(error), false))
   }
 
-  private async connect(first: InstanceState | undefined): Promise<void> {
-    const { deps, open } = this
-    const isWanted = (): boolean => !this.isDone
-    const found = await connectInstance(deps, open.service, first, address => deps.pool.h2.connect(address), isWanted)
-    if ('code' in found) return this.fail(found.code, found.reason, true)
-    if (this.isDone) return found.connection.release()
-    this.call.resume()
-    this.send(found.instance, found.connection)
+  onNone(code: CallReset['code'], reason: string): void {
+    // One instance may have seen it already: that is what the caller must know, whatever came after.
+    if (this.lost !== undefined) this.fail(this.lost.code, this.lost.reason, this.lost.unexecuted)
+    else this.fail(code, reason, true)
   }
 
-  private send(instance: InstanceState, owner: H2InstanceConnection): void {
+  onConnection(instance: InstanceState, owner: H2InstanceConnection): void {
+    if (this.ticket !== undefined) this.call.resume()
+    this.ticket = undefined
     this.instance = instance
     this.owner = owner
     instance.inFlight++
@@ -214,21 +225,31 @@ export class H2EgressCall implements CallHandler {
     this.stream = undefined
     // The answer is whole, and the instance does not want the rest of the request.
     if (this.hasAnswerEnded) return
-    if (reset.unexecuted && this.sent !== undefined && !this.hasTriedAgain) return this.tryAgain()
-    this.fail(codeOf(reset), this.told(reset.reason), reset.unexecuted)
+    const unexecuted = reset.unexecuted && this.lost?.unexecuted !== false
+    const lost = { code: codeOf(reset), reason: this.told(reset.reason), unexecuted }
+    const isReplayable = this.sent !== undefined && TRIED_AGAIN.has(lost.code)
+    const answered = this.hasAnswered || this.interimHeads > 0
+    if (mayRetry(this.head.method, lost, { answered, bodyReplayable: isReplayable })) {
+      this.tryAgain(lost, reset.unexecuted)
+    } else this.fail(lost.code, lost.reason, unexecuted)
   }
 
-  /** The instance closed its connection, or had no room on it, just as the call came: nothing was done with it. */
-  private tryAgain(): void {
+  /** At another instance; or once at the same, if it closed its connection or had no room on it just as the call came. */
+  private tryAgain(lost: Pick<CallReset, 'code' | 'reason' | 'unexecuted'>, wasUnseen: boolean): void {
     const { instance, sent } = this
+    this.lost = lost
+    this.tried ??= new Set()
+    if (instance !== undefined) {
+      if (!wasUnseen || this.hasTriedAgain) this.tried.add(instance)
+      instance.inFlight--
+    }
     this.hasTriedAgain = true
+    this.instance = undefined
     this.early = sent ?? []
     this.sent = []
     this.sentBytes = 0
     this.bodyLeft = this.head.contentLength
-    if (instance !== undefined) instance.inFlight--
-    this.instance = undefined
-    this.startConnecting(instance)
+    this.seek(this.tried)
   }
 
   // The end ----------------------------------------------------------------------------------------------------------
@@ -251,6 +272,8 @@ export class H2EgressCall implements CallHandler {
     if (this.isDone) return
     this.isDone = true
     this.early = []
+    this.sent = undefined
+    if (this.ticket !== undefined) this.deps.h2.leave(this.ticket)
     const { stream, owner, instance } = this
     if (instance !== undefined) instance.inFlight--
     const hasEnded = stream?.hasSentEnd === true && stream.hasPeerEnded
@@ -258,6 +281,9 @@ export class H2EgressCall implements CallHandler {
     this.onDone()
   }
 }
+
+/** What another instance need not meet: this one, or its connection, is gone, or it did not look at the call. */
+const TRIED_AGAIN: ReadonlySet<CallReset['code']> = new Set(['instance-refused', 'instance-lost'])
 
 function codeOf({ code, by, unexecuted }: H2Reset): CallReset['code'] {
   if (unexecuted) return 'instance-refused'

@@ -79,8 +79,8 @@ describe('gRPC through the mesh', () => {
       },
     }
     const address = await echo(handlers)
-    mesh.place('near', { echo: [address] }, 'h2', { version: 'v1' })
-    await mesh.place('far', { echo: [address] }, 'h2', { version: 'v2' }).start()
+    mesh.place('near', { echo: [address] }, 'h2', { labels: { version: 'v1' } })
+    await mesh.place('far', { echo: [address] }, 'h2', { labels: { version: 'v2' } }).start()
     const client = clientOf()
     const asking = (label: string): grpc.Metadata => {
       const metadata = new grpc.Metadata()

@@ -66,6 +66,10 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
     return this.connection.streamCount
   }
 
+  get idleSinceMs(): number | undefined {
+    return this.connection.streamCount === 0 ? this.activeAtMs : undefined
+  }
+
   tick(nowMs: number): void {
     const { connection, options } = this
     if (nowMs >= this.lingerUntilMs) return void this.socket.destroy()

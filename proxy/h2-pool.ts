@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net'
 import { MeshError, type MeshErrorCode } from '../router/errors.ts'
-import { CONNECT_TIMEOUT_MS, parseAddress } from './address.ts'
+import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, parseAddress } from './address.ts'
+import { type Connections, NoRoom } from './dispatcher.ts'
 import { H2Connection, type H2ConnectionHandler } from './h2-connection.ts'
 import { H2_ERROR } from './h2-frame.ts'
 import type { H2Stream, H2StreamHandler } from './h2-stream.ts'
@@ -16,20 +17,27 @@ const CONNECTIONS_MAX = 32
 const NOT_H2 = 'it answers in HTTP/1.1; gRPC, and services of protocol h2, need HTTP/2 without TLS'
 const HTTP1 = Buffer.from('HTTP/1.', 'latin1')
 
+interface H2InstanceEvents {
+  onReady(): void
+  /** One more stream may have room. */
+  onRoom(): void
+  /** Once, when it takes no more streams; before `onReady` it says why it never will. */
+  onClosed(error: MeshError): void
+}
+
 /** One HTTP/2 connection to an instance, shared by many calls. */
 export class H2InstanceConnection implements H2ConnectionHandler {
   readonly connection: H2Connection
   private readonly socket: Socket
   private readonly nowMs: () => number
-  private readonly events: { onReady(): void; onClosed(error: MeshError): void }
+  private readonly events: H2InstanceEvents
   private hasRead = false
   private isClosed = false
   /** Streams that were promised and not opened yet. */
   private reserved = 0
   idleSinceMs: number
 
-  /** `onClosed` comes once, when it takes no more streams; before `onReady` it says why it never will. */
-  constructor(socket: Socket, nowMs: () => number, events: { onReady(): void; onClosed(error: MeshError): void }) {
+  constructor(socket: Socket, nowMs: () => number, events: H2InstanceEvents) {
     this.socket = socket
     this.nowMs = nowMs
     this.events = events
@@ -47,15 +55,24 @@ export class H2InstanceConnection implements H2ConnectionHandler {
     connection.start()
   }
 
+  get hasRoom(): boolean {
+    return this.connection.room > this.reserved
+  }
+
+  get isBusy(): boolean {
+    return this.connection.streamCount + this.reserved > 0
+  }
+
   /** Keeps room for one stream, if there is any; `openStream` or `release` must follow. */
   reserve(): boolean {
-    if (this.connection.room <= this.reserved) return false
+    if (!this.hasRoom) return false
     this.reserved++
     return true
   }
 
   release(): void {
     this.reserved--
+    this.events.onRoom()
   }
 
   openStream(handler: H2StreamHandler, fields: readonly string[], ended: boolean): H2Stream {
@@ -92,6 +109,7 @@ export class H2InstanceConnection implements H2ConnectionHandler {
 
   onStreamOver(): void {
     this.idleSinceMs = this.nowMs()
+    this.events.onRoom()
   }
 
   onGone(reason: string): void {
@@ -110,15 +128,22 @@ export class H2InstanceConnection implements H2ConnectionHandler {
 const NO_HANDLER: H2StreamHandler = { onFields() {}, onData() {}, onEnd() {}, onDrain() {}, onReset() {} }
 
 /** HTTP/2 connections to instances, without TLS and with prior knowledge. Calls share them; a full one brings another. */
-export class H2Pool {
+export class H2Pool implements Connections<H2InstanceConnection> {
   private readonly nowMs: () => number
+  private readonly onRoom: () => void
+  private readonly connectionsMax: number
   private readonly byAddress = new Map<string, Set<H2InstanceConnection>>()
   private readonly connecting = new Map<string, Promise<void>>()
   /** Also those that take no new calls any more. */
   private readonly sockets = new Set<Socket>()
 
-  constructor(deps: { nowMs: () => number }) {
+  constructor(
+    deps: { readonly nowMs: () => number; readonly onRoom: () => void },
+    options: { readonly connectionsMax: number },
+  ) {
     this.nowMs = deps.nowMs
+    this.onRoom = deps.onRoom
+    this.connectionsMax = Math.min(CONNECTIONS_MAX, options.connectionsMax)
   }
 
   get size(): number {
@@ -127,6 +152,24 @@ export class H2Pool {
 
   stop(): void {
     for (const socket of this.sockets) socket.destroy()
+  }
+
+  /** Connections without a stream, and with. */
+  counts(address: string): { idle: number; busy: number } {
+    const counts = { idle: 0, busy: 0 }
+    for (const { isBusy } of this.byAddress.get(address) ?? []) counts[isBusy ? 'busy' : 'idle']++
+    return counts
+  }
+
+  hasRoom(address: string): boolean {
+    const connections = this.byAddress.get(address)
+    if (connections === undefined) return true
+    for (const { hasRoom } of connections) if (hasRoom) return true
+    return connections.size < this.connectionsMax
+  }
+
+  putBack(connection: H2InstanceConnection): void {
+    connection.release()
   }
 
   /** A connection with room reserved for one call; undefined: make one with `connect`. */
@@ -140,16 +183,14 @@ export class H2Pool {
    * A connection with room reserved for one call; those who ask at the same time wait for the same one.
    *
    * Errors: rejects with Error when nobody listens there; with MeshError when somebody does: `bad-answer` if that does
-   * not speak HTTP/2, `instance-refused` if it goes away or says nothing, `overloaded` past `CONNECTIONS_MAX`.
-   * Nothing was sent in any case.
+   * not speak HTTP/2, `instance-refused` if it goes away or says nothing; with NoRoom when all connections it may have are
+   * full. Nothing was sent in any case.
    */
   async connect(address: string): Promise<H2InstanceConnection> {
     for (;;) {
       const ready = this.take(address)
       if (ready !== undefined) return ready
-      if ((this.byAddress.get(address)?.size ?? 0) >= CONNECTIONS_MAX) {
-        throw new MeshError('overloaded', `all ${CONNECTIONS_MAX} connections to it are full`)
-      }
+      if ((this.byAddress.get(address)?.size ?? 0) >= this.connectionsMax) throw new NoRoom()
       await (this.connecting.get(address) ?? this.begin(address))
     }
   }
@@ -172,7 +213,10 @@ export class H2Pool {
 
   private open(address: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ ...parseAddress(address), noDelay: true, allowHalfOpen: true })
+      const socket = connect({
+        ...{ ...parseAddress(address), noDelay: true, allowHalfOpen: true },
+        ...{ keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
+      })
       this.sockets.add(socket)
       const reason = `no answer in ${CONNECT_TIMEOUT_MS} ms`
       const late = (): Error => (socket.connecting ? new Error(reason) : new MeshError('instance-refused', reason))
@@ -190,9 +234,11 @@ export class H2Pool {
             this.add(address, connection)
             resolve()
           },
+          onRoom: this.onRoom,
           onClosed: error => {
             this.remove(address, connection)
             reject(error)
+            this.onRoom()
           },
         })
         connection.start()

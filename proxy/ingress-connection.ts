@@ -100,6 +100,15 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     return this.present === undefined ? 0 : 1
   }
 
+  get idleSinceMs(): number | undefined {
+    return this.present === undefined && !this.isClosing && this.reader.idle ? this.activeAtMs : undefined
+  }
+
+  /** There are too many connections: says so instead of reading a request. */
+  turnAway(reason: string): void {
+    this.refuse({ code: 'overloaded', reason })
+  }
+
   drain(): void {
     this.isDraining = true
     if (this.present === undefined && this.reader.idle) this.close()

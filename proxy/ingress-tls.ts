@@ -40,6 +40,7 @@ export function loadTls(files: TlsFiles): SecureContext {
 /** A client's connection during its TLS handshake. Afterwards its bytes are told apart as those of any other. */
 export class TlsHandshake implements ClientConnection {
   readonly inFlight = 0
+  readonly idleSinceMs = undefined
   private readonly socket: Socket
   private readonly context: SecureContext
   private readonly untilMs: number

@@ -4,6 +4,7 @@ import { MeshError } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
+import { KEEP_ALIVE_MS } from './address.ts'
 import type { Call, CallOpen } from './call.ts'
 import { openConnectTunnel } from './connect-tunnel.ts'
 import type { ExchangeDeps } from './exchange.ts'
@@ -38,11 +39,26 @@ export interface IngressOptions {
   readonly idleTimeoutMs: number
   /** A tunnel (CONNECT) on which nothing moves for so long is reset; 0: never. */
   readonly tcpIdleMs: number
+  /** Connections of clients at a time. For one more, those that have been without a request for longest are closed. */
+  readonly clientConnectionsMax: number
   /** With them the port takes TLS as well, told apart by its first byte. */
   readonly tls?: TlsFiles
 }
 
-export const INGRESS_DEFAULTS = { clientTimeoutMs: 60_000, idleTimeoutMs: 75_000, tcpIdleMs: 3_600_000 }
+/** 32,768 connections: about 250 MB when all are idle (`npm run bench -- calls` measures it). */
+export const INGRESS_DEFAULTS = {
+  clientTimeoutMs: 60_000,
+  idleTimeoutMs: 75_000,
+  clientConnectionsMax: 32_768,
+  tcpIdleMs: 3_600_000,
+}
+
+/** Idle connections closed at once when there are too many, so that looking for them is not done for each new one. nginx's. */
+const CLOSED_AT_ONCE = 32
+/** Those beyond the limit that are told so at a time; more are closed without a word. */
+const TURNED_AWAY_MAX = 1000
+/** Between two lines in the log about connections that are turned away. */
+const TOLD_EVERY_MS = 60_000
 
 /** How often time-outs are looked at: a coarse clock costs nothing per call. */
 const TICK_MS = 100
@@ -57,6 +73,8 @@ export interface IngressCounters {
 export interface ClientConnection {
   /** Requests under way. */
   readonly inFlight: number
+  /** Since when there is no request on it and none has begun to come; undefined: there is one. */
+  readonly idleSinceMs: number | undefined
   start(): void
   /** Time-outs. */
   tick(nowMs: number): void
@@ -70,6 +88,9 @@ export class Ingress {
   private readonly deps: IngressDeps
   private readonly options: IngressOptions
   private readonly connections = new Set<ClientConnection>()
+  /** Those of them that were asked to go because there were too many, and have not gone yet. */
+  private readonly leaving = new Set<ClientConnection>()
+  private toldAtMs = Number.NEGATIVE_INFINITY
   private readonly server: Server
   private timer: NodeJS.Timeout | undefined
   readonly counters: IngressCounters = { total: 0, failed: 0, retries: 0 }
@@ -82,7 +103,8 @@ export class Ingress {
     this.deps = deps
     this.options = options
     this.exchangeDeps = { ...deps, counters: this.counters, retryBodyBytes: options.retryBodyBytes }
-    this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => this.onConnection(socket))
+    const keepAlive = { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+    this.server = createServer({ allowHalfOpen: true, noDelay: true, ...keepAlive }, socket => this.onSocket(socket))
   }
 
   /** The port it listens on. Rejects with MeshError `port-in-use`, or `bad-config` for the files of `tls`. */
@@ -134,13 +156,51 @@ export class Ingress {
     if (this.server.listening) await new Promise(resolve => this.server.close(resolve))
   }
 
-  private onConnection(socket: Socket): void {
-    const connection = new IngressConnection(this.exchangeDeps, this.options, socket, {
+  private onSocket(socket: Socket): void {
+    const { clientConnectionsMax } = this.options
+    if (this.connections.size - this.leaving.size < clientConnectionsMax || this.closeIdle()) {
+      this.onConnection(socket)
+    } else this.turnAway(socket)
+  }
+
+  /** Closes those that are idle for longest. False: there are none. */
+  private closeIdle(): boolean {
+    const idle: { connection: ClientConnection; sinceMs: number }[] = []
+    for (const connection of this.connections) {
+      const sinceMs = this.leaving.has(connection) ? undefined : connection.idleSinceMs
+      if (sinceMs !== undefined) idle.push({ connection, sinceMs })
+    }
+    idle.sort((a, b) => a.sinceMs - b.sinceMs)
+    // No more than a part of them, or a small limit would leave none.
+    const count = Math.min(CLOSED_AT_ONCE, Math.ceil(idle.length / 4))
+    for (const { connection } of idle.slice(0, count)) {
+      this.leaving.add(connection)
+      connection.drain()
+    }
+    return count > 0
+  }
+
+  private turnAway(socket: Socket): void {
+    const nowMs = this.deps.nowMs()
+    const reason = `all ${this.options.clientConnectionsMax} client connections of this node are in use`
+    if (nowMs - this.toldAtMs >= TOLD_EVERY_MS) {
+      this.toldAtMs = nowMs
+      this.deps.log.warn({ reason }, 'client connections are turned away')
+    }
+    if (this.leaving.size >= TURNED_AWAY_MAX) return void socket.destroy()
+    const connection = this.onConnection(socket)
+    this.leaving.add(connection)
+    connection.turnAway(reason)
+  }
+
+  private onConnection(socket: Socket): IngressConnection {
+    const connection: IngressConnection = new IngressConnection(this.exchangeDeps, this.options, socket, {
       onGone: () => this.remove(connection),
       onOther: (protocol, first) => (protocol === 'h2' ? this.onH2(socket, first) : this.onTls(socket, first)),
       onTunnel: (wishes, first) => this.onTunnel(socket, wishes, first),
     })
     this.add(connection)
+    return connection
   }
 
   private onH2(socket: Socket, first: Buffer): void {
@@ -173,6 +233,7 @@ export class Ingress {
 
   private remove(connection: ClientConnection): void {
     this.connections.delete(connection)
+    this.leaving.delete(connection)
     // One that has turned out to speak HTTP/2 is gone and back within the turn.
     queueMicrotask(() => {
       if (this.connections.size === 0) this.whenIdle?.()

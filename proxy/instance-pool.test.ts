@@ -80,8 +80,8 @@ async function exchange(): Promise<{ connection: InstanceConnection; far: Socket
 describe('the pool', () => {
   test('a connection whose answer is whole is used again, the one used last first', async () => {
     const [first, second] = [await exchange(), await exchange()]
-    pool.give(address, first.connection)
-    pool.give(address, second.connection)
+    pool.give(first.connection)
+    pool.give(second.connection)
     expect(pool.take(address, true)).toBe(second.connection)
     expect(pool.take(address, true)).toBe(first.connection)
     expect(pool.take(address, true)).toBeUndefined()
@@ -90,22 +90,22 @@ describe('the pool', () => {
 
   test('a connection that waited is not trusted: for a request that must not be sent twice, sooner', async () => {
     const { connection } = await exchange()
-    pool.give(address, connection)
+    pool.give(connection)
     nowMs = 1000
     expect(pool.take(address, false)).toBeUndefined()
     expect(connection.socket.destroyed).toBe(true)
     const other = await exchange()
-    pool.give(address, other.connection)
+    pool.give(other.connection)
     nowMs = 4999
     expect(pool.take(address, true)).toBe(other.connection)
-    pool.give(address, other.connection)
+    pool.give(other.connection)
     nowMs = 8999
     expect(pool.take(address, true)).toBeUndefined()
   })
 
   test('a connection the instance has closed meanwhile is not handed out', async () => {
     const { connection, far } = await exchange()
-    pool.give(address, connection)
+    pool.give(connection)
     far.end()
     await vi.waitFor(() => expect(connection.socket.readableEnded).toBe(true), WAIT)
     expect(pool.take(address, true)).toBeUndefined()
@@ -116,28 +116,28 @@ describe('the pool', () => {
     connection.expect(new Witness(), 'GET', false)
     far.write('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi')
     await vi.waitFor(() => expect(connection.hasAnswerBegun).toBe(true), WAIT)
-    pool.give(address, connection)
+    pool.give(connection)
     expect([connection.socket.destroyed, pool.take(address, true)]).toEqual([true, undefined])
   })
 
   test('bytes on an idle connection were asked for by nobody: it is closed', async () => {
     const { connection, far } = await exchange()
-    pool.give(address, connection)
+    pool.give(connection)
     far.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
     await vi.waitFor(() => expect(connection.socket.destroyed).toBe(true), WAIT)
     expect(pool.take(address, true)).toBeUndefined()
   })
 
-  test('no more than 64 idle connections are kept to one instance', async () => {
-    const ends = await Promise.all(Array.from({ length: 66 }, () => exchange()))
-    for (const { connection } of ends) pool.give(address, connection)
-    expect(ends.filter(({ connection }) => !connection.socket.destroyed)).toHaveLength(64)
-    await vi.waitFor(() => expect(pool.size).toBe(64), WAIT)
+  test('no more than 256 idle connections are kept to one instance', async () => {
+    const ends = await Promise.all(Array.from({ length: 258 }, () => exchange()))
+    for (const { connection } of ends) pool.give(connection)
+    expect(ends.filter(({ connection }) => !connection.socket.destroyed)).toHaveLength(256)
+    await vi.waitFor(() => expect(pool.size).toBe(256), WAIT)
   })
 
   test('idle connections that are too old are closed by themselves', async () => {
     const { connection } = await exchange()
-    pool.give(address, connection)
+    pool.give(connection)
     nowMs = 10_000
     pool.start()
     await vi.waitFor(() => expect(connection.socket.destroyed).toBe(true), WAIT)
@@ -150,11 +150,83 @@ describe('the pool', () => {
     expect(pool.size).toBe(0)
   })
 
+  test('a burst does not overrun the instance’s queue of new connections: 100 are dialled at a time, and all come about', async () => {
+    const dials = (): number => process.getActiveResourcesInfo().filter(name => name.endsWith('ConnectWrap')).length
+    const others = dials()
+    const connecting = Array.from({ length: 250 }, () => pool.connect(address))
+    await new Promise(resolve => process.nextTick(resolve))
+    expect(dials() - others).toBe(100)
+    const connections = await Promise.all(connecting)
+    expect(new Set(connections.map(({ socket }) => socket.localPort)).size).toBe(250)
+    expect([pool.counts(address), dials()]).toEqual([{ idle: 0, busy: 250 }, others])
+  })
+
+  test('when an instance refuses, all that wait to be dialled fail with the first, and leave nothing behind', async () => {
+    server.close()
+    const connecting = Array.from({ length: 250 }, () => pool.connect(address))
+    const last = connecting.at(-1)?.catch(() => 'has failed')
+    await Promise.allSettled(connecting.slice(0, 1))
+    const now = new Promise(resolve => setImmediate(resolve, 'still waits'))
+    expect(await Promise.race([last, now])).toBe('has failed')
+    const results = await Promise.allSettled(connecting)
+    expect(results.every(({ status }) => status === 'rejected')).toBe(true)
+    expect([pool.counts(address), pool.size]).toEqual([{ idle: 0, busy: 0 }, 0])
+    await once(server.listen(Number(address.split(':')[1]), '127.0.0.1'), 'listening')
+    expect((await pool.connect(address)).socket.writable).toBe(true)
+  })
+
   test('stopping closes every connection, in use or not', async () => {
     const [used, idle] = [await connected(), await exchange()]
-    pool.give(address, idle.connection)
+    pool.give(idle.connection)
     pool.stop()
     expect([used.connection.socket.destroyed, idle.connection.socket.destroyed]).toEqual([true, true])
+  })
+})
+
+describe('the limit of connections to one instance', () => {
+  let rooms: number
+  beforeEach(() => {
+    rooms = 0
+    pool = new InstancePool({ nowMs: () => nowMs, onRoom: () => rooms++ }, { connectionsMax: 2 })
+  })
+
+  test('counts those in use and those being made, and each end of use is told as room', async () => {
+    const [first, second] = [pool.connect(address), pool.connect(address)]
+    expect([pool.hasRoom(address), pool.counts(address)]).toEqual([false, { idle: 0, busy: 2 }])
+    pool.drop(await first)
+    pool.drop(await first)
+    expect([pool.hasRoom(address), pool.counts(address), rooms]).toEqual([true, { idle: 0, busy: 1 }, 1])
+    pool.putBack(await second)
+    expect([pool.counts(address), rooms]).toEqual([{ idle: 1, busy: 0 }, 2])
+    expect(pool.take(address, true)).toBe(await second)
+    expect(pool.counts(address)).toEqual({ idle: 0, busy: 1 })
+  })
+
+  test('a connection that could not be made gives its room back', async () => {
+    server.close()
+    await expect(pool.connect(address)).rejects.toThrow(/ECONNREFUSED/)
+    expect([pool.counts(address), rooms]).toEqual([{ idle: 0, busy: 0 }, 1])
+  })
+
+  test('idle ones make way for new ones: the instance never has more than it may', async () => {
+    const idle = await pool.connect(address)
+    pool.putBack(idle)
+    const used = await Promise.all([pool.connect(address), pool.connect(address)])
+    expect([idle.socket.destroyed, pool.counts(address)]).toEqual([true, { idle: 0, busy: used.length }])
+  })
+
+  test('a call that has become a tunnel makes room, once', async () => {
+    const tunnel = await pool.connect(address)
+    pool.release(tunnel)
+    pool.drop(tunnel)
+    expect([pool.counts(address), rooms, tunnel.socket.destroyed]).toEqual([{ idle: 0, busy: 0 }, 1, true])
+  })
+
+  test('an idle connection that its instance closes is counted no longer', async () => {
+    const { connection, far } = await connected()
+    pool.give(connection)
+    far.destroy()
+    await vi.waitFor(() => expect(pool.counts(address).idle).toBe(0), WAIT)
   })
 })
 

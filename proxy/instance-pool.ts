@@ -1,13 +1,14 @@
 import { connect, type Socket } from 'node:net'
-import { CONNECT_TIMEOUT_MS, parseAddress } from './address.ts'
+import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, parseAddress } from './address.ts'
+import type { Connections } from './dispatcher.ts'
 import { H2Pool } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import type { ResponseHead } from './http1-head.ts'
 import { ResponseReader } from './http1-reader.ts'
 import { TurnWriter } from './turn-writer.ts'
 
-/** Idle connections kept per instance. 64: HAProxy's and nginx's usual upstream keep-alive. */
-const IDLE_MAX = 64
+/** Idle connections kept per instance. 256: as many calls at once as one usually takes; they are not kept for long anyway. Guess. */
+const IDLE_MAX = 256
 /**
  * How long an idle connection is trusted. The shortest keep-alive of common servers is Node's 5 s; one that closes while
  * a request is on its way costs that request.
@@ -15,6 +16,20 @@ const IDLE_MAX = 64
 const IDLE_MS = 4000
 /** … and for a request that must not be sent twice. */
 const IDLE_NON_IDEMPOTENT_MS = 1000
+
+/**
+ * Connections being made to one instance at a time. More than its queue of new ones holds would be dropped by its kernel, and
+ * asked for again only when the instance was already taken for down. 100: below the smallest usual queue, 128.
+ */
+const DIALS_MAX = 100
+
+export interface InstancePoolOptions {
+  /** Connections of HTTP/1 to one instance that are in use for calls; tunnels, which calls can become, are not counted. */
+  readonly connectionsMax: number
+}
+
+/** 1,024: Envoy's max_connections. */
+export const INSTANCE_POOL_DEFAULTS: InstancePoolOptions = { connectionsMax: 1024 }
 
 /** What the user of a connection to an instance is told while it has it. */
 export interface InstanceHandler {
@@ -32,8 +47,23 @@ export interface InstanceHandler {
   onInstanceLost(reason: string): void
 }
 
+/** The connections of HTTP/1 to one instance. */
+interface Host {
+  readonly address: string
+  /** The one used last is last. */
+  readonly idle: InstanceConnection[]
+  /** In use or being made. */
+  busy: number
+  /** Of those being made, the ones that are dialled now, and the ones that wait for that. */
+  dials: number
+  readonly waiting: { readonly dial: () => void; readonly fail: (reason: unknown) => void }[]
+}
+
 /** One HTTP/1.1 connection to an instance. */
 export class InstanceConnection {
+  readonly host: Host
+  /** Whether its room is taken. */
+  isBusy = true
   readonly socket: Socket
   readonly out: TurnWriter
   handler: InstanceHandler | undefined
@@ -43,7 +73,8 @@ export class InstanceConnection {
   /** Whether any byte of an answer has come since the last `expect`. */
   hasAnswerBegun = false
 
-  constructor(socket: Socket) {
+  constructor(host: Host, socket: Socket) {
+    this.host = host
     this.socket = socket
     this.out = new TurnWriter(socket)
     this.reader = new ResponseReader({
@@ -93,18 +124,26 @@ export class InstanceConnection {
   }
 }
 
-/** Connections to instances, kept warm between calls. */
-export class InstancePool {
-  private readonly idle = new Map<string, InstanceConnection[]>()
+/** Connections to instances, kept warm between calls; at most so many to each. */
+export class InstancePool implements Connections<InstanceConnection> {
+  private readonly hosts = new Map<string, Host>()
   private readonly open = new Set<InstanceConnection>()
+  private readonly options: InstancePoolOptions
+  private readonly onRoom: () => void
   readonly nowMs: () => number
   private timer: NodeJS.Timeout | undefined
   /** Those that speak HTTP/2. */
   readonly h2: H2Pool
 
-  constructor(deps: { nowMs: () => number }) {
+  /** `onRoom`: an instance that was full may take one more call. */
+  constructor(
+    deps: { readonly nowMs: () => number; readonly onRoom?: () => void },
+    options: InstancePoolOptions = INSTANCE_POOL_DEFAULTS,
+  ) {
     this.nowMs = deps.nowMs
-    this.h2 = new H2Pool(deps)
+    this.onRoom = deps.onRoom ?? (() => {})
+    this.options = options
+    this.h2 = new H2Pool({ nowMs: deps.nowMs, onRoom: this.onRoom }, options)
   }
 
   start(): void {
@@ -114,7 +153,6 @@ export class InstancePool {
   stop(): void {
     clearInterval(this.timer)
     for (const connection of this.open) connection.socket.destroy()
-    this.idle.clear()
     this.h2.stop()
   }
 
@@ -122,13 +160,29 @@ export class InstancePool {
     return this.open.size + this.h2.size
   }
 
+  /** Connections to one instance of either protocol: without a call on them, and with. Tunnels are neither. */
+  counts(address: string): { idle: number; busy: number } {
+    const host = this.hosts.get(address)
+    const h2 = this.h2.counts(address)
+    return { idle: (host?.idle.length ?? 0) + h2.idle, busy: (host?.busy ?? 0) + h2.busy }
+  }
+
+  hasRoom(address: string): boolean {
+    return (this.hosts.get(address)?.busy ?? 0) < this.options.connectionsMax
+  }
+
   /** A connection that was used before and is still good; undefined: make a new one with `connect`. */
   take(address: string, isIdempotent: boolean): InstanceConnection | undefined {
-    const list = this.idle.get(address)
+    const host = this.hosts.get(address)
+    if (host === undefined) return undefined
     const maxMs = isIdempotent ? IDLE_MS : IDLE_NON_IDEMPOTENT_MS
-    for (let connection = list?.pop(); connection !== undefined; connection = list?.pop()) {
+    for (let connection = host.idle.pop(); connection !== undefined; connection = host.idle.pop()) {
       const isGood = connection.reader.idle && connection.socket.writable && !connection.socket.readableEnded
-      if (isGood && this.nowMs() - connection.idleSinceMs < maxMs) return connection
+      if (isGood && this.nowMs() - connection.idleSinceMs < maxMs) {
+        connection.isBusy = true
+        host.busy++
+        return connection
+      }
       connection.socket.destroy()
     }
     return undefined
@@ -136,12 +190,44 @@ export class InstancePool {
 
   /** Rejects within `CONNECT_TIMEOUT_MS` when nobody answers there: nothing was sent then. */
   connect(address: string): Promise<InstanceConnection> {
+    const host = this.hosts.get(address) ?? { address, idle: [], busy: 0, dials: 0, waiting: [] }
+    this.hosts.set(address, host)
+    host.busy++
+    if (host.busy + host.idle.length > this.options.connectionsMax) host.idle.shift()?.socket.destroy()
+    return this.dialInTurn(host).catch((error: unknown) => {
+      host.busy--
+      this.onRoom()
+      throw error
+    })
+  }
+
+  /** When one attempt fails, those that wait for theirs fail with it: the instance is down, and they have other places to go. */
+  private async dialInTurn(host: Host): Promise<InstanceConnection> {
+    if (host.dials < DIALS_MAX) host.dials++
+    else await new Promise<void>((dial, fail) => host.waiting.push({ dial, fail }))
+    try {
+      return await this.dial(host)
+    } catch (error) {
+      for (const { fail } of host.waiting.splice(0)) fail(error)
+      throw error
+    } finally {
+      const next = host.waiting.shift()
+      if (next === undefined) host.dials--
+      else next.dial()
+    }
+  }
+
+  private dial(host: Host): Promise<InstanceConnection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ ...parseAddress(address), noDelay: true, allowHalfOpen: true })
-      const timer = setTimeout(
-        () => socket.destroy(new Error(`no answer in ${CONNECT_TIMEOUT_MS} ms`)),
-        CONNECT_TIMEOUT_MS,
-      )
+      const socket = connect({
+        ...{ ...parseAddress(host.address), noDelay: true, allowHalfOpen: true },
+        ...{ keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
+      })
+      const late = (): void => {
+        if (socket.connecting) socket.destroy(new Error(`no answer in ${CONNECT_TIMEOUT_MS} ms`))
+      }
+      // A busy process hears its timers before what has come meanwhile: the answer may be there already.
+      const timer = setTimeout(() => setImmediate(late), CONNECT_TIMEOUT_MS)
       socket.once('error', reject)
       socket.once('close', () => {
         clearTimeout(timer)
@@ -150,37 +236,67 @@ export class InstancePool {
       socket.once('connect', () => {
         clearTimeout(timer)
         socket.removeListener('error', reject)
-        const connection = new InstanceConnection(socket)
+        const connection = new InstanceConnection(host, socket)
         this.open.add(connection)
-        socket.once('close', () => this.open.delete(connection))
+        socket.once('close', () => this.closed(connection))
         resolve(connection)
       })
     })
   }
 
   /** Hands a connection back after a whole answer; it is closed unless it can be used again. */
-  give(address: string, connection: InstanceConnection): void {
+  give(connection: InstanceConnection): void {
+    const { host, socket, reader } = connection
     connection.handler = undefined
     // Its last user may have paused it: a full client's answer was over before it could go on.
-    connection.socket.resume()
-    const list = this.idle.get(address) ?? []
-    this.idle.set(address, list)
-    if (!connection.reader.idle || !connection.socket.writable || list.length >= IDLE_MAX) {
-      connection.socket.destroy()
+    socket.resume()
+    const isGood = connection.isBusy && reader.idle && socket.writable
+    if (!isGood || host.idle.length >= IDLE_MAX) {
+      this.drop(connection)
       return
     }
     connection.idleSinceMs = this.nowMs()
-    list.push(connection)
+    host.idle.push(connection)
+    this.leaveRoom(connection)
+  }
+
+  putBack(connection: InstanceConnection): void {
+    this.give(connection)
+  }
+
+  /** Closes a connection that must not be used again. */
+  drop(connection: InstanceConnection): void {
+    connection.handler = undefined
+    connection.socket.destroy()
+    this.leaveRoom(connection)
+  }
+
+  /** The call on it has become a tunnel: that may last for days, and the room is for calls. */
+  release(connection: InstanceConnection): void {
+    this.leaveRoom(connection)
+  }
+
+  private leaveRoom(connection: InstanceConnection): void {
+    if (!connection.isBusy) return
+    connection.isBusy = false
+    connection.host.busy--
+    this.onRoom()
+  }
+
+  private closed(connection: InstanceConnection): void {
+    this.open.delete(connection)
+    const { idle } = connection.host
+    const at = connection.isBusy ? -1 : idle.indexOf(connection)
+    if (at >= 0) idle.splice(at, 1)
   }
 
   private sweep(): void {
     this.h2.sweep()
     const beforeMs = this.nowMs() - IDLE_MS
-    for (const [address, list] of this.idle) {
-      const keep = list.filter(connection => connection.idleSinceMs > beforeMs && !connection.socket.destroyed)
-      for (const connection of list) if (!keep.includes(connection)) connection.socket.destroy()
-      if (keep.length === 0) this.idle.delete(address)
-      else this.idle.set(address, keep)
+    for (const [address, { idle, busy }] of this.hosts) {
+      // The longest idle ones are first.
+      while ((idle[0]?.idleSinceMs ?? Number.POSITIVE_INFINITY) <= beforeMs) idle.shift()?.socket.destroy()
+      if (idle.length + busy === 0) this.hosts.delete(address)
     }
   }
 }

@@ -22,8 +22,12 @@ export interface InstanceState {
 interface Service {
   definition: ServiceInstances
   readonly instances: Map<string, InstanceState>
+  /** The same, for those who choose. */
+  all: readonly InstanceState[]
   told: string
 }
+
+const NO_SERVICE: Pick<Service, 'all'> = { all: [] }
 
 /**
  * The instances of this node's services, their health, and which of them takes the next call.
@@ -47,6 +51,7 @@ export class Instances {
       if (names.has(name)) continue
       service.definition = { ...service.definition, instances: [] }
       service.instances.clear()
+      service.all = []
       this.tell(service)
       this.services.delete(name)
     }
@@ -67,11 +72,13 @@ export class Instances {
     return this.services.get(service)?.definition.protocol === 'tcp'
   }
 
-  /** The least busy healthy instance for its weight that is not in `tried`; equals take turns. */
-  choose(service: ServiceName, tried?: ReadonlySet<InstanceState>): InstanceState | undefined {
-    const known = this.services.get(service)
-    if (known === undefined) return undefined
-    const all = [...known.instances.values()]
+  /** The least busy healthy instance for its weight that is not in `tried` and `hasRoom`; equals take turns. */
+  choose(
+    service: ServiceName,
+    tried?: ReadonlySet<InstanceState>,
+    hasRoom?: (instance: InstanceState) => boolean,
+  ): InstanceState | undefined {
+    const { all } = this.services.get(service) ?? NO_SERVICE
     const start = this.turn++ % Math.max(1, all.length)
     let best: InstanceState | undefined
     let bestLoad = Number.POSITIVE_INFINITY
@@ -79,7 +86,7 @@ export class Instances {
       const instance = all[(start + i) % all.length] as InstanceState
       if (!instance.isHealthy || tried?.has(instance) === true) continue
       const load = (instance.inFlight + 1) / instance.weight
-      if (load >= bestLoad) continue
+      if (load >= bestLoad || hasRoom?.(instance) === false) continue
       best = instance
       bestLoad = load
     }
@@ -99,7 +106,7 @@ export class Instances {
   }
 
   private define(definition: ServiceInstances): void {
-    const service = this.services.get(definition.name) ?? { definition, instances: new Map(), told: '' }
+    const service = this.services.get(definition.name) ?? { definition, instances: new Map(), all: [], told: '' }
     this.services.set(definition.name, service)
     service.definition = definition
     const addresses = new Set(definition.instances.map(instance => instance.address))
@@ -112,6 +119,7 @@ export class Instances {
         service.instances.set(address, fresh)
       }
     }
+    service.all = [...service.instances.values()]
     this.tell(service)
   }
 

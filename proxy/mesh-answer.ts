@@ -29,6 +29,7 @@ const STATUS: Partial<Record<MeshErrorCode, readonly [number, string]>> = {
   unreachable: [502, 'Bad Gateway'],
   'relay-refused': [502, 'Bad Gateway'],
   'instance-refused': [503, 'Service Unavailable'],
+  'instance-busy': [503, 'Service Unavailable'],
   'no-healthy-place': [503, 'Service Unavailable'],
   'no-matching-place': [503, 'Service Unavailable'],
   draining: [503, 'Service Unavailable'],

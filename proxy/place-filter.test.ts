@@ -61,7 +61,9 @@ describe('a call that asks for a place', () => {
       response.end()
     })
     const orders = { orders: [await places.listen(backend)] }
-    places.place('near', orders, 'http', { version: 'v1' }).place('far', orders, 'http', { version: 'v2' })
+    places
+      .place('near', orders, 'http', { labels: { version: 'v1' } })
+      .place('far', orders, 'http', { labels: { version: 'v2' } })
     await places.start()
   })
   afterEach(() => places.stop())

@@ -1,5 +1,8 @@
 import type { CallReset } from './call.ts'
 
+/** Of a body, kept at the egress until an answer begins, in case the instance is lost: what the ingress keeps by default. */
+export const SENT_BYTES_MAX = 64 * 1024
+
 /** RFC 9110 §9.2.2: to do them twice is to do them once. */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 

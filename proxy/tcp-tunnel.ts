@@ -47,6 +47,8 @@ export interface TunnelClient {
 export class TcpTunnel implements ClientConnection, SpliceOwner {
   readonly request: TunnelRequest
   readonly attempts: Attempt[] = []
+  /** A tunnel is in use until it is closed. */
+  readonly idleSinceMs = undefined
   private readonly deps: TunnelDeps
   private readonly client: TunnelClient
   private readonly splice: Splice

@@ -4,16 +4,15 @@ import { type Log, silentLog } from '../router/log.ts'
 import type { Candidate, Labels } from '../router/model.ts'
 import { matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
+import { DISPATCHER_DEFAULTS, type DispatcherOptions } from './dispatcher.ts'
 import { Egress } from './egress.ts'
 import { INGRESS_DEFAULTS, Ingress, type IngressCounters, type IngressOptions } from './ingress.ts'
-import { InstancePool } from './instance-pool.ts'
+import { INSTANCE_POOL_DEFAULTS, InstancePool, type InstancePoolOptions } from './instance-pool.ts'
 import { Instances } from './instances.ts'
 import { createLocalCall } from './local-call.ts'
 import { TcpEgress } from './tcp-egress.ts'
 import { TcpListener, type TcpListenerOptions } from './tcp-listener.ts'
 import type { TunnelDeps } from './tcp-tunnel.ts'
-
-const nowMs = (): number => performance.now()
 
 /** Several places, each an egress of its own, behind one ingress: the mesh without a network. */
 export class TestPlaces {
@@ -24,12 +23,15 @@ export class TestPlaces {
   readonly sick = new Set<string>()
   private readonly labels = new Map<string, Labels>()
   private readonly opens: CallOpen[] = []
+  private readonly nowMs = (): number => performance.now() + this.skippedMs
   private readonly cleanups: (() => unknown)[] = []
   private running: Ingress | undefined
   port = 0
   /** Of TCP calls, for places made after it is set. */
   egressIdleMs = 0
   log: Log = silentLog
+  /** What is added to the clock: so much time has passed for everything but the sockets. */
+  skippedMs = 0
   /** Answers true to take a call in place of the place's egress. */
   onOpen: ((place: string, call: Call, open: CallOpen) => boolean) | undefined
 
@@ -38,9 +40,10 @@ export class TestPlaces {
     name: string,
     services: Record<string, string[]>,
     protocol: 'http' | 'h2' | 'tcp' = 'http',
-    given: Record<string, string> = {},
+    options: Partial<InstancePoolOptions & DispatcherOptions> & { labels?: Record<string, string> } = {},
   ): this {
     const instances = new Instances({ onChange() {} })
+    const { labels: given = {} } = options
     const labels: Record<string, string> = protocol === 'h2' ? { ...given, protocol } : given
     this.labels.set(name, labels)
     instances.replace(
@@ -49,9 +52,14 @@ export class TestPlaces {
         instances: addresses.map(address => ({ id: address, address, weight: 1 })),
       })),
     )
-    const pool = new InstancePool({ nowMs })
-    const egress = new Egress({ self: { id: `id-${name}`, name }, log: silentLog, instances, pool })
-    const tcp = new TcpEgress({ self: { id: `id-${name}`, name }, instances, nowMs }, { idleMs: this.egressIdleMs })
+    const { connectionsMax = INSTANCE_POOL_DEFAULTS.connectionsMax } = options
+    const pool = new InstancePool({ nowMs: this.nowMs, onRoom: () => egress.onRoom() }, { connectionsMax })
+    const egress: Egress = new Egress(
+      { self: { id: `id-${name}`, name }, log: silentLog, instances, pool },
+      { ...DISPATCHER_DEFAULTS, ...options },
+    )
+    const self = { id: `id-${name}`, name }
+    const tcp = new TcpEgress({ self, instances, nowMs: this.nowMs }, { idleMs: this.egressIdleMs })
     tcp.start()
     this.places.set(name, { egress, tcp, instances, pool })
     return this
@@ -73,7 +81,7 @@ export class TestPlaces {
   /** What an ingress needs of the rest. */
   private get ways(): Omit<TunnelDeps, 'counters'> & { readonly log: Log } {
     return {
-      ...{ self: { id: 'id-here', name: 'here' }, log: this.log, nowMs },
+      ...{ self: { id: 'id-here', name: 'here' }, log: this.log, nowMs: this.nowMs },
       knows: (service, filter) => this.offering(service, filter).length > 0,
       candidates: (service, filter) => this.offering(service, filter).filter(({ healthy }) => healthy > 0),
       open: (target, open) => this.open(target.name, open),

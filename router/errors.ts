@@ -29,6 +29,7 @@ export type MeshErrorCode =
   | 'relay-refused'
   | 'link-lost'
   | 'instance-refused'
+  | 'instance-busy'
   | 'instance-lost'
   | 'bad-answer'
   | 'deadline'

@@ -307,6 +307,7 @@ const WIRE_CODES: readonly (MeshErrorCode | undefined)[] = [
   'not-a-member',
   'bad-frame',
   'relay-refused',
+  'instance-busy',
 ]
 const WIRE_NUMBERS = new Map(WIRE_CODES.map((code, number) => [code, number]))
 

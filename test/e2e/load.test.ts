@@ -197,8 +197,7 @@ describe('two regions under load', () => {
 
   /** Bound on what a stream added to each daemon, whatever it was before. */
   function report(name: string, memory: MemoryWatch): void {
-    for (const [node, samples] of memory.samples) {
-      const grownBytes = Math.max(...samples) - (samples[0] ?? 0)
+    for (const [node, grownBytes] of memory.grownBytes()) {
       printFigure(`load.${name}.rssGrown.${node}`, grownBytes / 1e6, 'MB')
       expect(grownBytes).toBeLessThan(BULK_RSS_BYTES_MAX)
     }

@@ -22,4 +22,9 @@ export class MemoryWatch {
   stop(): void {
     clearInterval(this.#timer)
   }
+
+  /** By how much each was at most larger than at the first look. */
+  grownBytes(): [node: string, bytes: number][] {
+    return [...this.samples].map(([node, samples]) => [node, Math.max(...samples) - (samples[0] ?? 0)])
+  }
 }
