@@ -161,6 +161,8 @@ export interface ErrorView {
  */
 export interface AdminBackend {
   status(): StatusView
+  /** For Prometheus: text format 0.0.4. */
+  metrics(): string
   nodes(): NodeView[]
   links(): LinkView[]
   services(): ServiceView[]

@@ -105,6 +105,15 @@ test('explain gets what a call would ask for, and refuses what cannot be asked',
   expect(explain).toHaveBeenCalledTimes(1)
 })
 
+test('GET /metrics answers Prometheus in its own format, and only whoever may ask', async () => {
+  const backend = fakeBackend()
+  await using admin = await startAdmin(backend)
+  const answer = await ask(admin.address, '/metrics')
+  expect(answer).toMatchObject({ status: 200, text: backend.metrics() })
+  expect(answer.headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8')
+  expect((await ask(admin.address, '/metrics', { headers: { origin: 'http://evil.example' } })).status).toBe(403)
+})
+
 test('explain gets the name as it was meant, whatever characters are in it', async () => {
   const explain = vi.fn(fakeBackend().explain)
   await using admin = await startAdmin(fakeBackend({ explain }))

@@ -8,6 +8,7 @@ import type { Log } from '../router/log.ts'
 import { decodeRouteFilter, type RouteFilter } from '../router/route-filter.ts'
 import { type AdminAddress, formatAdminAddress } from './address.ts'
 import type { AdminBackend, ErrorView } from './admin-api.ts'
+import { CONTENT_TYPE as METRICS_TYPE } from './exposition.ts'
 
 /** A registration is some hundred bytes; room for many labels, none for an accident. */
 const BODY_BYTES_MAX = 64 * 1024
@@ -29,6 +30,8 @@ interface Answer {
   readonly status: number
   /** Undefined: no body. */
   readonly body?: unknown
+  /** In place of the body: text that is not JSON, and what it is. */
+  readonly text?: { readonly type: string; readonly text: string }
 }
 interface Endpoint {
   /** `:` stands for one variable part. */
@@ -39,6 +42,7 @@ interface Endpoint {
 
 const ENDPOINTS: readonly Endpoint[] = [
   get('healthz', backend => answerHealth(backend.status().state)),
+  get('metrics', backend => ({ status: 200, text: { type: METRICS_TYPE, text: backend.metrics() } })),
   get('v1/status', backend => ok(backend.status())),
   get('v1/nodes', backend => ok(backend.nodes())),
   get('v1/links', backend => ok(backend.links())),
@@ -75,7 +79,7 @@ const ENDPOINTS: readonly Endpoint[] = [
 ]
 
 /**
- * The admin API: JSON over HTTP/1.1 on a loopback port or a unix socket.
+ * The admin API: JSON, and metrics for Prometheus, over HTTP/1.1 on a loopback port or a unix socket.
  *
  * It has no authentication of its own. What keeps others out: the address (loopback, or a socket of mode 0600), and
  * for web pages open on this machine, the refusal of foreign `Host` names (DNS rebinding) and of any `Origin`.
@@ -169,7 +173,8 @@ export class AdminServer {
       const { endpoint, names, query } = findEndpoint(request)
       const body = endpoint.method === 'PUT' || endpoint.method === 'POST' ? await readJson(request) : undefined
       const answer = endpoint.answer(this.#backend, { names, query, body })
-      send(request, response, answer.status, answer.body)
+      if (answer.text === undefined) send(request, response, answer.status, answer.body)
+      else sendText(request, response, answer.status, answer.text.type, answer.text.text)
     } catch (error) {
       this.#refuse(request, response, error)
     }
@@ -321,10 +326,19 @@ function toErrorView(code: string, message: string): ErrorView {
 }
 
 function send(request: IncomingMessage, response: ServerResponse, status: number, body: unknown): void {
-  const text = body === undefined ? '' : `${JSON.stringify(body)}\n`
+  sendText(request, response, status, 'application/json', body === undefined ? '' : `${JSON.stringify(body)}\n`)
+}
+
+function sendText(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  type: string,
+  text: string,
+): void {
   response.statusCode = status
   if (text !== '') {
-    response.setHeader('content-type', 'application/json')
+    response.setHeader('content-type', type)
     response.setHeader('content-length', Buffer.byteLength(text))
     response.setHeader('cache-control', 'no-store')
     response.setHeader('x-content-type-options', 'nosniff')

@@ -102,6 +102,7 @@ export const STATUS: StatusView = {
 export function fakeBackend(given: Partial<AdminBackend> = {}): AdminBackend {
   return {
     status: () => STATUS,
+    metrics: () => '# TYPE flatmesh_up gauge\nflatmesh_up 1\n',
     nodes: () => [
       { node: 'use1-a', id: 'id-a', region: 'aws-us-east-1', state: 'self', rttMs: 0, via: '', version: '0.1.0' },
       { node: 'euw3-a', id: 'id-b', region: 'gcp-europe-west3', state: 'up', rttMs: 88.25, via: '', version: '0.1.0' },

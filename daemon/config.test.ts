@@ -47,7 +47,7 @@ test('three names are enough: everything else has a default', () => {
     proxy: { timeoutMs: 60_000, retryBodyBytes: 65_536, drainMs: 30_000, tcpIdleMs: 3_600_000, ...LIMITS },
     overlay: { fullMeshMax: 64 },
     relay: true,
-    log: { level: 'info' },
+    log: { level: 'info', access: 'off', accessRatio: 0.01, accessFile: '/etc/flatmesh/access.log' },
   })
 })
 
@@ -65,7 +65,7 @@ listeners: [{ tcp: '[::1]:0', service: postgres }, { tcp: 127.0.0.1:6379, servic
 proxy: { timeoutMs: 0, retryBodyBytes: 0, drainMs: 1, tcpIdleMs: 0, instanceConnectionsMax: 1, queueMax: 0, queueTimeoutMs: 1, clientConnectionsMax: 1 }
 overlay: { fullMeshMax: 1000 }
 relay: false
-log: { level: debug }
+log: { level: debug, access: sampled, accessRatio: 0.5, accessFile: /var/log/calls }
 `
   expect(parseConfig(text, '/etc/fm/f.yaml')).toMatchObject({
     dataDir: '/var/lib/flatmesh',
@@ -96,7 +96,7 @@ log: { level: debug }
     },
     overlay: { fullMeshMax: 1000 },
     relay: false,
-    log: { level: 'debug' },
+    log: { level: 'debug', access: 'sampled', accessRatio: 0.5, accessFile: '/var/log/calls' },
   })
 })
 
@@ -188,6 +188,9 @@ test.each([
     'f.yaml:6: listeners[1].tcp: found "a:1"; expected an address of its own: listeners[0].tcp has this one',
   ],
   ['log: { level: trace }', 'log.level: found "trace"; expected error, warn, info or debug'],
+  ['log: { access: some }', 'log.access: found "some"; expected off, sampled or all'],
+  ['log: { accessRatio: 5 }', 'log.accessRatio: found 5 (a number); expected a share from 0 to 1'],
+  ['log: { accessFile: "" }', 'log.accessFile: found ""; expected a file'],
   ['mesh: other', 'f.yaml:4: not YAML: Map keys must be unique'],
   ['log: [', 'f.yaml:5: not YAML: '],
   ['zzz: *nothing', 'f.yaml:1: not usable YAML: Unresolved alias'],

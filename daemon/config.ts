@@ -12,6 +12,7 @@ import { decodeAdminAddress, decodeHostPort, type HostPort, isHost, isLoopback, 
 import { ConfigReader, inside, type Place } from './config-reader.ts'
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
+export type AccessLogCalls = 'off' | 'sampled' | 'all'
 
 /** Where this node listens. Port 0 lets the system choose; the real one is in `status` and in `<dataDir>/listen.json`. */
 export interface ListenConfig {
@@ -108,10 +109,18 @@ export interface Config {
   readonly overlay: OverlayConfig
   /** Whether this node passes calls on between others, unread. Default true. Price: their traffic, where nothing else gets through. */
   readonly relay: boolean
-  readonly log: {
-    /** The least grave line written: error, warn, info or debug. Default info. Price: debug writes a line per event. */
-    readonly level: LogLevel
-  }
+  readonly log: LogConfig
+}
+
+export interface LogConfig {
+  /** The least grave line written: error, warn, info or debug. Default info. Price: debug writes a line per event. */
+  readonly level: LogLevel
+  /** Calls that get a line in the access log: none, those that failed and a share of the rest, or all. Default off. Price: 500 bytes a line. */
+  readonly access: AccessLogCalls
+  /** With `sampled`: the share of the calls that did not fail, 0..1. Default 0.01. Price: what a line costs. */
+  readonly accessRatio: number
+  /** Where those lines go, absolute here. Default ./access.log. Price: it grows until something rotates it. */
+  readonly accessFile: string
 }
 
 /** The defaults as they would stand in the file. The ports are ours: four together, unassigned at IANA. The rest: guesses. */
@@ -127,7 +136,7 @@ export const CONFIG_DEFAULTS = {
   },
   overlay: { fullMeshMax: LINK_CHOICE_DEFAULTS.fullMeshMax },
   relay: true,
-  log: { level: 'info' },
+  log: { level: 'info', access: 'off', accessRatio: 0.01, accessFile: './access.log' },
 } as const
 
 /** Every key a config may hold, by the path of its parent; `*` stands for a name, `[]` for an item. docs/config.md has a row for each. */
@@ -165,7 +174,7 @@ export const CONFIG_KEYS = {
   ],
   'proxy.tls': ['cert', 'key'],
   overlay: ['fullMeshMax'],
-  log: ['level'],
+  log: ['level', 'access', 'accessRatio', 'accessFile'],
 } as const
 
 /** A config of a thousand dialled nodes is about 200 kB; more than this is the wrong file. */
@@ -234,7 +243,7 @@ export function parseConfig(text: string, file: string, shownFile = file): Confi
     proxy: readProxy(reader, top('proxy'), folder),
     overlay: readOverlay(reader, top('overlay')),
     relay: reader.scalar(top('relay'), 'true or false', decodeBoolean, CONFIG_DEFAULTS.relay) ?? CONFIG_DEFAULTS.relay,
-    log: readLog(reader, top('log')),
+    log: readLog(reader, top('log'), folder),
   }
   refuseSharedAddresses(reader, top, config)
   if (config.node !== undefined && config.dial.has(config.node)) {
@@ -397,10 +406,18 @@ function readOverlay(reader: ConfigReader, place: Place): OverlayConfig {
   return { fullMeshMax: readWhole(reader, field('fullMeshMax'), 1, 1000, CONFIG_DEFAULTS.overlay.fullMeshMax) }
 }
 
-function readLog(reader: ConfigReader, place: Place): { level: LogLevel } {
+function readLog(reader: ConfigReader, place: Place, folder: string): LogConfig {
   const field = reader.record(place, CONFIG_KEYS.log)
-  const level = reader.scalar(field('level'), 'error, warn, info or debug', decodeLogLevel, CONFIG_DEFAULTS.log.level)
-  return { level: level ?? CONFIG_DEFAULTS.log.level }
+  const defaults = CONFIG_DEFAULTS.log
+  const level = reader.scalar(field('level'), 'error, warn, info or debug', decodeLogLevel, defaults.level)
+  const access = reader.scalar(field('access'), 'off, sampled or all', decodeAccessLogCalls, defaults.access)
+  const ratio = reader.scalar(field('accessRatio'), 'a share from 0 to 1', decodeShare, defaults.accessRatio)
+  return {
+    level: level ?? defaults.level,
+    access: access ?? defaults.access,
+    accessRatio: ratio ?? defaults.accessRatio,
+    accessFile: resolve(folder, reader.scalar(field('accessFile'), 'a file', decodePath, defaults.accessFile) ?? ''),
+  }
 }
 
 function readWhole(reader: ConfigReader, place: Place, min: number, max: number, fallback: number): number {
@@ -453,6 +470,16 @@ function decodeMultiaddr(value: unknown): string | undefined {
 
 function decodeLogLevel(value: unknown): LogLevel | undefined {
   return value === 'error' || value === 'warn' || value === 'info' || value === 'debug' ? value : undefined
+}
+
+/** Older YAML reads `off` as false. */
+function decodeAccessLogCalls(value: unknown): AccessLogCalls | undefined {
+  if (value === false) return 'off'
+  return value === 'off' || value === 'sampled' || value === 'all' ? value : undefined
+}
+
+function decodeShare(value: unknown): number | undefined {
+  return typeof value === 'number' && value >= 0 && value <= 1 ? value : undefined
 }
 
 function isNodeError(error: unknown): error is NodeJS.ErrnoException {

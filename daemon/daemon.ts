@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto'
 import { join } from 'node:path'
 import type { Call, CallOpen } from '../proxy/call.ts'
+import type { CallReport } from '../proxy/call-report.ts'
 import { Egress } from '../proxy/egress.ts'
 import { HealthChecks } from '../proxy/health.ts'
 import { INGRESS_DEFAULTS, Ingress } from '../proxy/ingress.ts'
@@ -26,13 +27,18 @@ import { JoinLimit, serveJoin } from '../tunnel/join-server.ts'
 import { Libp2pOverlay } from '../tunnel/libp2p-overlay.ts'
 import { RELAY_DEFAULTS } from '../tunnel/relay.ts'
 import { signAs, verifySignature } from '../tunnel/signature.ts'
+import { AccessLog } from './access-log.ts'
 import { decodeHostPort, formatAdminAddress, formatHostPort, type HostPort } from './address.ts'
 import { callAddresses, dialableHosts, overlayAddresses } from './addresses.ts'
 import { AdminServer } from './admin.ts'
 import type { ListenView, StatusView } from './admin-api.ts'
+import { CallMeter } from './call-meter.ts'
 import type { Config } from './config.ts'
 import { KnownNodes } from './known-nodes.ts'
+import { LineFile } from './line-file.ts'
 import { LinkChooser } from './link-chooser.ts'
+import { Metrics } from './metrics.ts'
+import { ProcessMeter } from './process-meter.ts'
 import { chooseRoute } from './relay-route.ts'
 import { RouterHost } from './router-host.ts'
 import { flatmeshVersion } from './version.ts'
@@ -77,8 +83,10 @@ export class Daemon {
   private readonly overlay: Libp2pOverlay
   private readonly linkChooser: LinkChooser
   private readonly callPlane: CallPlane
+  private readonly accessFile: LineFile | undefined
   private readonly ingress: Ingress
   private readonly listeners: readonly TcpListener[]
+  private readonly processMeter: ProcessMeter
   private readonly admin: AdminServer
 
   constructor(config: Config, identity: Identity, log: Log, options: DaemonOptions = {}) {
@@ -187,12 +195,27 @@ export class Daemon {
     )
 
     const { table } = this.host.router
+    const { access, accessRatio, accessFile } = config.log
+    this.accessFile = access === 'off' ? undefined : new LineFile({ log, nowMs }, { path: accessFile })
+    const accessLog = new AccessLog(
+      {
+        ...{ node: identity.name, clock: Date.now, random: Math.random },
+        write: line => this.accessFile?.write(line),
+        carrier: node => views.carrier(node),
+      },
+      { calls: access, ratio: accessRatio },
+    )
+    const callMeter = new CallMeter()
     const ways = {
       ...{ self: me, log, nowMs },
       candidates: (service: ServiceName, filter?: RouteFilter) => table.candidates(service, filter),
       knows: (service: ServiceName, filter?: RouteFilter) =>
         filter === undefined ? table.knows(service) : isOffered(table, service, filter),
       open: (target: Candidate, open: CallOpen) => this.open(target, open),
+      onCallOver: (report: CallReport) => {
+        callMeter.onCallOver(report)
+        accessLog.onCallOver(report)
+      },
     }
     this.ingress = new Ingress(ways, { ...config.listen.http, ...INGRESS_DEFAULTS, ...config.proxy })
     const { counters } = this.ingress
@@ -200,7 +223,15 @@ export class Daemon {
       ({ tcp, service, connectionsMax }) =>
         new TcpListener({ ...ways, counters }, { ...tcp, service, connectionsMax, timeoutMs, idleMs: tcpIdleMs }),
     )
+    this.processMeter = new ProcessMeter({ nowMs })
+    const metrics = new Metrics({
+      ...{ identity, nowMs, version: this.self.version, router: this.host.router, catalog: this.catalog },
+      ...{ ingress: this.ingress, egress: this.egress, instances: this.instances, calls: callMeter },
+      ...{ overlay: this.overlay, callPlane: this.callPlane, process: this.processMeter, accessFile: this.accessFile },
+      state: () => this.state,
+    })
     const views = new Views({
+      metrics: () => metrics.text(),
       ...{ identity, nowMs, version: this.self.version, router: this.host.router },
       ...{ overlay: this.overlay, callPlane: this.callPlane, catalog: this.catalog, http: this.httpRegistry },
       state: () => this.state,
@@ -214,6 +245,7 @@ export class Daemon {
   /** Opens the ports, begins to look for the mesh, and then takes calls. Resolves with the real addresses. */
   async start(): Promise<ListenView> {
     const { listen, advertise } = this.config
+    await this.accessFile?.start()
     this.knownNodes.load()
     // What is offered is known before anyone is told: the first words of a restarted node are not that it has nothing.
     await this.catalog.start(services => this.instances.replace(services))
@@ -228,6 +260,7 @@ export class Daemon {
       calls: callAddresses(calls, advertise),
     }
     this.host.step({ type: 'self', info: this.self })
+    this.processMeter.start()
     this.pool.start()
     this.health.start()
     this.tcpEgress.start()
@@ -266,11 +299,13 @@ export class Daemon {
   /** Closes everything at once; safe at any stage of starting. */
   async stop(): Promise<void> {
     this.health.stop()
+    this.processMeter.stop()
     this.linkChooser.stop()
     this.tcpEgress.stop()
     const listeners = this.listeners.map(listener => listener.stop())
     await Promise.allSettled([this.ingress.stop(), ...listeners, this.admin.stop(), this.catalog.stop()])
     await Promise.allSettled([this.callPlane.stop(), this.overlay.stop()])
+    await this.accessFile?.stop()
     this.pool.stop()
     this.host.stop()
     this.knownNodes.stop()

@@ -81,6 +81,7 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
       linkTo: (peer: NodeId) => carriers.get(peer),
     } as unknown as CallPlane,
     catalog: new Catalog({ sources: [], log: silentLog }),
+    metrics: () => '',
     state: () => 'up',
     listen: () => ({ overlay: 'o:1', calls: 'c:2', http: 'h:3', admin: 'a:4', tcp: [] }),
     advertise: () => ['203.0.113.7'],

@@ -36,6 +36,7 @@ export interface ViewsDeps {
   readonly listen: () => ListenView
   readonly advertise: () => readonly string[]
   readonly calls: () => StatusView['calls']
+  readonly metrics: () => string
 }
 
 /** Answers the admin API from what the parts of the daemon know: snapshots, nothing is kept here. */
@@ -71,6 +72,10 @@ export class Views implements AdminBackend {
       memory: { rssBytes: rss, heapBytes: heapUsed },
       gossip: this.gossip(),
     }
+  }
+
+  metrics(): string {
+    return this.deps.metrics()
   }
 
   private gossip(): GossipView {
@@ -244,7 +249,8 @@ export class Views implements AdminBackend {
     return { service, node, region, protocol, instances, healthy, costMs, via, carrier, state, ageMs }
   }
 
-  private carrier(node: NodeId): string {
+  /** How calls get to a node now; see `carrier` in admin-api.ts. */
+  carrier(node: NodeId): string {
     if (node === this.deps.identity.nodeId) return 'here'
     const link = this.deps.callPlane.linkTo(node)
     if (link === undefined) return ''

@@ -9,6 +9,7 @@ import {
   type Seeker,
   type Ticket,
 } from './dispatcher.ts'
+import { egressNoteLine } from './egress-note.ts'
 import { H2EgressCall } from './h2-egress.ts'
 import { isGrpc } from './h2-forward.ts'
 import type { H2InstanceConnection } from './h2-pool.ts'
@@ -159,6 +160,9 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   private isDone = false
   /** The connection was used before: it may have been closed by the instance just as the request was sent. */
   private isWarm = false
+  private readonly takenAtMs: number
+  /** When the instance was given the request. */
+  private sentAtMs: number
 
   constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
     this.deps = deps
@@ -169,6 +173,8 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     this.isIdempotent = isIdempotent(head.method)
     this.isReplayable = this.isIdempotent
     this.bodyLeft = head.contentLength
+    this.takenAtMs = deps.pool.nowMs()
+    this.sentAtMs = this.takenAtMs
     call.handler = this
   }
 
@@ -201,6 +207,7 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     if (this.ticket !== undefined) this.call.resume()
     this.ticket = undefined
     this.isWarm = isWarm
+    this.sentAtMs = this.deps.pool.nowMs()
     this.instance = instance
     this.connection = connection
     instance.inFlight++
@@ -289,8 +296,16 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     if (head.status === 100) return
     const { name } = this.deps.self
     const framing = chooseAnswerFraming(head, this.head.method, 11, true)
-    this.call.sendHead(forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add: viaLine(name) }))
+    const add = head.status < 200 && head.status !== 101 ? viaLine(name) : viaLine(name) + this.note()
+    this.call.sendHead(forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add }))
     if (head.status === 101) this.switchProtocols()
+  }
+
+  /** For the ingress: where the answer came from, and what it waited for here. */
+  private note(): string {
+    const { deps, instance, takenAtMs, sentAtMs } = this
+    if (instance === undefined) return ''
+    return egressNoteLine(instance.address, sentAtMs - takenAtMs, deps.pool.nowMs() - sentAtMs)
   }
 
   onAnswerData(chunk: Buffer): void {

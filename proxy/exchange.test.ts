@@ -40,6 +40,7 @@ function start(request: Partial<ExchangeRequest> = {}): Exchange {
   const exchange = new Exchange(
     deps,
     {
+      ...{ protocol: 'HTTP/1.1', target: '/', client: '192.0.2.1' },
       ...{
         service: 'orders',
         filter: undefined,

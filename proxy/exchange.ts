@@ -2,10 +2,12 @@ import type { MeshErrorCode } from '../router/errors.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallHandler, CallReset } from './call.ts'
+import type { CallOutcome } from './call-report.ts'
+import { splitEgressNote } from './egress-note.ts'
 import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { IngressCounters, IngressDeps } from './ingress.ts'
-import type { Attempt } from './mesh-answer.ts'
+import { type Attempt, meshStatus } from './mesh-answer.ts'
 import { noPlace } from './no-place.ts'
 import { mayRetry } from './retry.ts'
 
@@ -15,6 +17,10 @@ export interface ExchangeRequest {
   /** Which places may answer; undefined: any. */
   readonly filter: RouteFilter | undefined
   readonly method: string
+  /** As reports of calls have them (call-report.ts). */
+  readonly protocol: string
+  readonly target: string
+  readonly client: string | undefined
   /** How long an answer may take to begin, from the last byte of the request; 0: no limit. */
   readonly timeoutMs: number
   /** When the whole exchange must be over; Infinity: no limit. */
@@ -42,7 +48,8 @@ export interface ExchangeClient {
   onCut(code: MeshErrorCode, reason: string): void
 }
 
-export interface ExchangeDeps extends Pick<IngressDeps, 'self' | 'candidates' | 'knows' | 'open' | 'nowMs'> {
+export interface ExchangeDeps
+  extends Pick<IngressDeps, 'self' | 'candidates' | 'knows' | 'open' | 'nowMs' | 'onCallOver'> {
   readonly counters: IngressCounters
   readonly retryBodyBytes: number
 }
@@ -56,6 +63,8 @@ export interface ExchangeDeps extends Pick<IngressDeps, 'self' | 'candidates' | 
 export class Exchange {
   readonly request: ExchangeRequest
   readonly attempts: Attempt[] = []
+  /** For the report: whoever can read the answer of gRPC sets it. */
+  grpcStatus: string | undefined
   private readonly deps: ExchangeDeps
   private readonly client: ExchangeClient
   private readonly tried = new Set<NodeId>()
@@ -76,12 +85,23 @@ export class Exchange {
   private isHeld = false
   /** When waiting for the answer began: the last byte of the request that moved. */
   private waitingSinceMs: number
+  private readonly beganAtMs: number
+  private openedAtMs: number
+  private answeredAtMs = Number.NaN
+  private status = 0
+  private egressNote: string | undefined
+  private bytesIn = 0
+  private bytesOut = 0
+  private hasTunnelEnded = false
+  private isReported = false
 
   constructor(deps: ExchangeDeps, request: ExchangeRequest, client: ExchangeClient) {
     this.deps = deps
     this.request = request
     this.client = client
-    this.waitingSinceMs = deps.nowMs()
+    this.beganAtMs = deps.nowMs()
+    this.openedAtMs = this.beganAtMs
+    this.waitingSinceMs = this.beganAtMs
   }
 
   /** The final head of an answer has been told. */
@@ -124,6 +144,7 @@ export class Exchange {
   /** Body bytes, which must not be changed afterwards. False: stop until `onRequestDrain`. */
   write(chunk: Buffer): boolean {
     this.waitingSinceMs = this.deps.nowMs()
+    this.bytesIn += chunk.length
     if (this.replay !== undefined) {
       this.replayBytes += chunk.length
       if (this.replayBytes > this.deps.retryBodyBytes) this.replay = undefined
@@ -146,11 +167,14 @@ export class Exchange {
 
   /** Bytes of what the request has become, a tunnel: they are not kept. */
   writeRaw(chunk: Buffer): boolean {
+    this.bytesIn += chunk.length
     return this.call?.write(chunk) !== false
   }
 
   endRaw(): void {
     this.call?.end()
+    this.hasTunnelEnded = true
+    if (this.hasAnswerEnded) this.report('ok', '')
   }
 
   // The answer, as its reader takes it -------------------------------------------------------------------------------
@@ -167,6 +191,8 @@ export class Exchange {
   cancel(code: MeshErrorCode, reason: string): void {
     this.isOver = true
     this.resetCall(code, reason)
+    if (code !== 'cancelled') this.report(code, reason)
+    else this.report(this.hasAnswerEnded ? 'ok' : 'client-gone', '')
   }
 
   // A place for it ---------------------------------------------------------------------------------------------------
@@ -179,6 +205,7 @@ export class Exchange {
       this.tried.add(target.node)
       this.target = target
       const nowMs = this.deps.nowMs()
+      this.openedAtMs = nowMs
       const call = this.deps.open(target, {
         service,
         kind: 'http',
@@ -237,14 +264,18 @@ export class Exchange {
   }
 
   answerHead(bytes: Buffer): void {
-    const head = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
-    if ('code' in head) {
-      this.resetCall('bad-answer', head.reason)
-      this.callFailed({ ...this.reset('bad-answer', `the answer's head cannot be read: ${head.reason}`) })
+    const decoded = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
+    if ('code' in decoded) {
+      this.resetCall('bad-answer', decoded.reason)
+      this.callFailed({ ...this.reset('bad-answer', `the answer's head cannot be read: ${decoded.reason}`) })
       return
     }
+    const { head, note } = splitEgressNote(decoded)
     if (head.status >= 200 || head.status === 101) {
       this.isAnswered = true
+      this.answeredAtMs = this.deps.nowMs()
+      this.status = head.status
+      this.egressNote = note
       this.replay = undefined
       // A tunnel was refused: the request is over like any other.
       if (this.request.isUpgrade && head.status !== 101) this.call?.end()
@@ -253,6 +284,7 @@ export class Exchange {
   }
 
   answerData(chunk: Buffer): void {
+    this.bytesOut += chunk.length
     this.client.onAnswerData(chunk)
   }
 
@@ -263,6 +295,7 @@ export class Exchange {
   answerEnd(): void {
     this.hasAnswerEnded = true
     this.client.onAnswerEnd()
+    if (this.status !== 101 || this.hasTunnelEnded) this.report('ok', '')
   }
 
   requestDrain(): void {
@@ -298,6 +331,37 @@ export class Exchange {
     this.deps.counters.failed++
     if (this.isAnswered) this.client.onCut(code, reason)
     else this.client.onFailed(code, reason)
+    this.report(code, reason)
+  }
+
+  private report(outcome: CallOutcome, reason: string): void {
+    const { onCallOver, nowMs } = this.deps
+    if (this.isReported || onCallOver === undefined) return
+    this.isReported = true
+    const { service, method, protocol, target, client } = this.request
+    const isFailed = outcome !== 'ok' && outcome !== 'client-gone'
+    // Field by field: to spread objects into one costs more than all the rest of it.
+    onCallOver({
+      kind: 'http',
+      protocol,
+      service,
+      method,
+      target,
+      client,
+      status: this.status === 0 && isFailed ? meshStatus(outcome)[0] : this.status,
+      grpcStatus: this.grpcStatus,
+      outcome,
+      reason,
+      egress: this.target,
+      egressNote: this.egressNote,
+      attempts: this.attempts,
+      beganAtMs: this.beganAtMs,
+      openedAtMs: this.openedAtMs,
+      answeredAtMs: this.answeredAtMs,
+      endedAtMs: nowMs(),
+      bytesIn: this.bytesIn,
+      bytesOut: this.bytesOut,
+    })
   }
 
   private resetCall(code: MeshErrorCode, reason: string): void {

@@ -1,8 +1,6 @@
-import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import type { MeshErrorCode } from '../router/errors.ts'
-import { formatGrpcTimeout, GRPC_STATUS, grpcFailure, grpcStatus, parseGrpcTimeoutMs } from './grpc.ts'
+import { formatGrpcTimeout, grpcFailure, parseGrpcTimeoutMs } from './grpc.ts'
 import { isGrpc } from './h2-forward.ts'
 
 describe('grpc-timeout', () => {
@@ -45,22 +43,6 @@ test('a failure is told in fields that HTTP/2 can carry, whatever stands in its 
     ...['x-flatmesh-error', 'deadline', 'x-flatmesh-node', 'a'],
   ])
   expect(grpcFailure({ code: 'internal', reason: 'x'.repeat(1e6), node: 'a' }).join('').length).toBeLessThan(2000)
-})
-
-test('docs/errors.md says which status of gRPC each code is', () => {
-  const docs = readFileSync(new URL('../docs/errors.md', import.meta.url), 'utf8')
-  const section = /## gRPC\n([\s\S]*?)\n## /.exec(docs)?.[1] ?? ''
-  const rows = [...section.matchAll(/^\| `([A-Z_]+)` \(\d+\) \| (.+) \|$/gm)]
-  const told = Object.fromEntries(
-    rows.flatMap(([, status = '', codes = '']) =>
-      [...codes.matchAll(/`([a-z-]+)`/g)].map(([, code = '']) => [code, status]),
-    ),
-  )
-  const names = Object.fromEntries(Object.entries(GRPC_STATUS).map(([name, status]) => [status, name]))
-  const table = /## Codes\n([\s\S]*?)\n## /.exec(docs)?.[1] ?? ''
-  const codes = [...table.matchAll(/^\| `([a-z-]+)` \| \d{3} /gm)].map(([, code = '']) => code as MeshErrorCode)
-  expect(codes.length).toBeGreaterThan(12)
-  expect(told).toEqual(Object.fromEntries(codes.map(code => [code, names[grpcStatus(code)]])))
 })
 
 test.each<[string, boolean]>([

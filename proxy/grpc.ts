@@ -11,7 +11,7 @@ export const GRPC_STATUS = {
   UNAVAILABLE: 14,
 } as const
 
-/** UNAVAILABLE invites the client to try again: only where another try can help. docs/errors.md has the same table. */
+/** UNAVAILABLE invites the client to try again: only where another try can help. docs/errors.md has the same. */
 const STATUS: Partial<Record<MeshErrorCode, number>> = {
   'head-too-large': GRPC_STATUS.RESOURCE_EXHAUSTED,
   'request-timeout': GRPC_STATUS.DEADLINE_EXCEEDED,

@@ -2,6 +2,7 @@ import type { ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
 import type { Seeker, Ticket } from './dispatcher.ts'
 import type { EgressCallDeps } from './egress.ts'
+import { egressNoteLine } from './egress-note.ts'
 import { formatGrpcTimeout, parseGrpcTimeoutMs } from './grpc.ts'
 import { h2RequestFields, h2TrailerFields, isGrpc } from './h2-forward.ts'
 import { H2_ERROR, type H2ErrorCode } from './h2-frame.ts'
@@ -28,6 +29,8 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   private readonly head: RequestHead
   private readonly onDone: () => void
   private readonly beganAtMs: number
+  /** When the instance was given the request. */
+  private sentAtMs: number
   private instance: InstanceState | undefined
   private owner: H2InstanceConnection | undefined
   private stream: H2Stream | undefined
@@ -60,6 +63,7 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
     this.head = head
     this.onDone = onDone
     this.beganAtMs = deps.pool.nowMs()
+    this.sentAtMs = this.beganAtMs
     this.bodyLeft = head.contentLength
     this.hasBody = head.chunked || head.contentLength > 0
     this.isIdempotent = isIdempotent(head.method)
@@ -94,6 +98,7 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   onConnection(instance: InstanceState, owner: H2InstanceConnection): void {
     if (this.ticket !== undefined) this.call.resume()
     this.ticket = undefined
+    this.sentAtMs = this.deps.pool.nowMs()
     this.instance = instance
     this.owner = owner
     instance.inFlight++
@@ -186,7 +191,16 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
 
   private forwarded(head: ResponseHead): Buffer {
     const framing = chooseAnswerFraming(head, this.head.method, 11, true)
-    return forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add: viaLine(this.deps.self.name) })
+    const via = viaLine(this.deps.self.name)
+    const add = head.status < 200 ? via : via + this.note()
+    return forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add })
+  }
+
+  /** For the ingress: where the answer came from, and what it waited for here. */
+  private note(): string {
+    const { deps, instance, beganAtMs, sentAtMs } = this
+    if (instance === undefined) return ''
+    return egressNoteLine(instance.address, sentAtMs - beganAtMs, deps.pool.nowMs() - sentAtMs)
   }
 
   private answerTrailers(fields: readonly HpackField[], ended: boolean): void {

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { MeshErrorCode } from '../router/errors.ts'
+import { reportRefused } from './call-report.ts'
 import { Exchange, type ExchangeClient, type ExchangeDeps, type ExchangeRequest } from './exchange.ts'
 import { formatGrpcTimeout, grpcFailure, parseGrpcTimeoutMs } from './grpc.ts'
 import { H2Connection, type H2ConnectionHandler } from './h2-connection.ts'
@@ -14,7 +15,7 @@ import { chooseAnswerFraming, forwardRequestHead } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
 import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
-import { type MeshFailure, meshAnswerH2 } from './mesh-answer.ts'
+import { type MeshFailure, meshAnswerH2, meshStatus } from './mesh-answer.ts'
 
 /** Between saying goodbye and cutting off a client that does not hang up. */
 const LINGER_MS = 2000
@@ -179,6 +180,7 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
     const add = forwardedLines(head, wishes.service, through)
     let forwarded: Buffer | undefined
     return {
+      ...{ protocol: this.protocol, target: head.target, client: through.address },
       ...{ ...wishes, deadlineAtMs, method: head.method, isUpgrade: false },
       clientTimeoutMs: this.isGrpc ? Number.POSITIVE_INFINITY : options.clientTimeoutMs,
       head(nowMs) {
@@ -234,6 +236,7 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
     if (head.status === 101) return this.onCut('bad-answer')
     const via = isInterim ? '' : `1.1 flatmesh-${deps.self.name}`
     this.hasEndedWithHead = !isInterim && chooseAnswerFraming(head, method, 11, true).body === 'none'
+    if (this.hasEndedWithHead && this.isGrpc) this.noteGrpcStatus(head.fields)
     connection.outbox.sendHead(this.stream, h2ResponseFields(head, via), this.hasEndedWithHead)
   }
 
@@ -254,12 +257,18 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
       this.exchange?.cancel('bad-answer', trailers.reason)
       return this.onCut('bad-answer', trailers.reason)
     }
+    if (trailers !== undefined && this.isGrpc) this.noteGrpcStatus(trailers)
     if (!this.hasEndedWithHead) connection.outbox.end(this.stream, trailers)
     if (this.exchange?.requestEnded === false) {
       this.exchange.cancel('cancelled', 'the answer came before the request was whole')
       connection.stopPeerAtEnd(this.stream)
     }
     this.done()
+  }
+
+  private noteGrpcStatus(fields: readonly string[]): void {
+    const status = fieldValue(fields, 'grpc-status')
+    if (this.exchange !== undefined && status !== undefined) this.exchange.grpcStatus = status
   }
 
   onRequestDrain(): void {
@@ -295,6 +304,19 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
   private refuse(refusal: Refusal): void {
     this.owner.deps.counters.failed++
     this.answer({ ...refusal, node: this.owner.deps.self.name })
+    this.reportRefused(refusal)
+  }
+
+  private reportRefused({ code: outcome, reason, service = '' }: Refusal): void {
+    const { deps, socket } = this.owner
+    const { method = '', target = '' } = this.head ?? {}
+    const refused = { outcome, reason, service, status: meshStatus(outcome)[0] }
+    const asked = { protocol: this.protocol, client: socket.remoteAddress, method, target }
+    deps.onCallOver?.(reportRefused({ ...refused, ...asked }, deps.nowMs()))
+  }
+
+  private get protocol(): string {
+    return this.isGrpc ? 'gRPC' : 'HTTP/2'
   }
 
   /** The mesh's own answer. */
@@ -318,7 +340,8 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
     if (this.isDone) return
     this.done()
     this.owner.deps.counters.failed++
-    this.exchange?.cancel('bad-request', reason)
+    if (this.exchange === undefined) this.reportRefused({ code: 'bad-request', reason })
+    else this.exchange.cancel('bad-request', reason)
     this.owner.connection.streamError(this.stream, H2_ERROR.PROTOCOL_ERROR, reason)
   }
 

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { ServiceName } from '../router/model.ts'
+import { reportRefused } from './call-report.ts'
 import { Exchange, type ExchangeClient, type ExchangeDeps } from './exchange.ts'
 import { looksLikeH2 } from './h2-frame.ts'
 import type { Http1Fault } from './http1-fault.ts'
@@ -18,7 +19,7 @@ import { type MessageHandler, RequestReader } from './http1-reader.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
 import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { looksLikeTls } from './ingress-tls.ts'
-import { meshAnswer } from './mesh-answer.ts'
+import { meshAnswer, meshStatus } from './mesh-answer.ts'
 import { viaLine } from './mesh-fields.ts'
 import { TurnWriter } from './turn-writer.ts'
 
@@ -199,6 +200,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const add = forwardedLines(head, service, through)
     const forwarded = forwardRequestHead(head, { drop: INGRESS_FIELDS, add })
     const request = {
+      ...{ protocol: protocolOf(head), target: head.target, client: through.address },
       ...{ service, timeoutMs, filter, method: head.method, head: () => forwarded, isUpgrade: head.upgrade !== '' },
       ...{ deadlineAtMs: Number.POSITIVE_INFINITY, clientTimeoutMs: this.options.clientTimeoutMs },
     }
@@ -340,6 +342,11 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     if (head === undefined) this.deps.counters.total++
     this.out.write(meshAnswer({ ...refusal, node: this.deps.self.name }, head?.method ?? '', false))
     this.close()
+    const { code: outcome, reason, service = '' } = refusal
+    const [status] = meshStatus(outcome)
+    const refused = { outcome, reason, service, status, client: this.socket.remoteAddress }
+    const asked = { protocol: protocolOf(head), method: head?.method ?? '', target: head?.target ?? '' }
+    this.deps.onCallOver?.(reportRefused({ ...refused, ...asked }, this.deps.nowMs()))
   }
 
   private end(present: Present): void {
@@ -388,4 +395,8 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     this.reader.destroy()
     this.onGone()
   }
+}
+
+function protocolOf(head: RequestHead | undefined): string {
+  return head?.version === 10 ? 'HTTP/1.0' : 'HTTP/1.1'
 }

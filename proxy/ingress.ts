@@ -6,6 +6,7 @@ import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
 import { KEEP_ALIVE_MS } from './address.ts'
 import type { Call, CallOpen } from './call.ts'
+import type { CallReport } from './call-report.ts'
 import { openConnectTunnel } from './connect-tunnel.ts'
 import type { ExchangeDeps } from './exchange.ts'
 import { H2Ingress } from './h2-ingress.ts'
@@ -24,6 +25,8 @@ export interface IngressDeps {
   /** Undefined: there is no way to that node at this moment; nothing was sent. */
   open(target: Candidate, open: CallOpen): Call | undefined
   nowMs(): number
+  /** Told once for each call when it is over, and for each request that was refused. Must not throw. */
+  onCallOver?: (report: CallReport) => void
 }
 
 export interface IngressOptions {

@@ -42,6 +42,9 @@ export interface SpliceEnd {
  * `settle`.
  */
 export class Splice implements CallHandler {
+  /** What the socket has said, and what the call had for it. */
+  bytesIn = 0
+  bytesOut = 0
   private readonly socket: Socket
   private readonly owner: SpliceOwner
   private readonly end: SpliceEnd
@@ -142,6 +145,7 @@ export class Splice implements CallHandler {
 
   private onSocketData(chunk: Buffer): void {
     this.hasMoved = true
+    this.bytesIn += chunk.length
     if (this.kept !== undefined) {
       this.kept.push(chunk)
       this.keptBytes += chunk.length
@@ -158,11 +162,15 @@ export class Splice implements CallHandler {
 
   private onSocketClose(): void {
     this.isGone = true
-    const { socket, end } = this
-    const isClean = socket.readableEnded && socket.writableFinished && this.hasHeardEnd
+    const { end } = this
     // Not at 'error', which may come in the turn of the last bytes: a reset would overtake them.
-    if (!isClean) this.resetCall(end.code, `${end.who}: ${this.error}`)
+    if (!this.isWhole) this.resetCall(end.code, `${end.who}: ${this.error}`)
     this.owner.onGone()
+  }
+
+  /** Both sides have ended, each in its own time, and all was passed on. */
+  get isWhole(): boolean {
+    return this.socket.readableEnded && this.socket.writableFinished && this.hasHeardEnd
   }
 
   private get isKeptFull(): boolean {
@@ -194,6 +202,7 @@ export class Splice implements CallHandler {
   onData(chunk: Buffer): void {
     if (this.refuseEarly()) return
     this.hasMoved = true
+    this.bytesOut += chunk.length
     if (!this.isGone && !this.out.write(chunk)) this.call?.pause()
   }
 

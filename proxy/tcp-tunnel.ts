@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { MeshErrorCode } from '../router/errors.ts'
-import type { NodeId, ServiceName } from '../router/model.ts'
+import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
 import type { CallReset } from './call.ts'
 import type { ExchangeDeps } from './exchange.ts'
@@ -11,7 +11,10 @@ import { Splice, type SpliceOwner } from './splice.ts'
 
 const NO_HEAD = Buffer.alloc(0)
 
-export type TunnelDeps = Pick<ExchangeDeps, 'self' | 'candidates' | 'knows' | 'open' | 'nowMs' | 'counters'>
+export type TunnelDeps = Pick<
+  ExchangeDeps,
+  'self' | 'candidates' | 'knows' | 'open' | 'nowMs' | 'counters' | 'onCallOver'
+>
 
 export interface TunnelRequest {
   readonly service: ServiceName
@@ -53,10 +56,14 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
   private readonly client: TunnelClient
   private readonly splice: Splice
   private readonly tried = new Set<NodeId>()
-  private targetName = ''
+  private target: Candidate | undefined
+  private address: string | undefined
   private isConnected = false
   private isOver = false
+  private failure: { readonly code: MeshErrorCode; readonly reason: string } | undefined
   private startedAtMs = 0
+  private openedAtMs = Number.NaN
+  private connectedAtMs = Number.NaN
 
   constructor(deps: TunnelDeps, request: TunnelRequest, client: TunnelClient) {
     this.deps = deps
@@ -68,6 +75,8 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
   /** Takes the socket over and looks for a place; `onFailed` may be told at once. */
   start(): void {
     this.startedAtMs = this.deps.nowMs()
+    this.openedAtMs = this.startedAtMs
+    this.address = this.request.socket.remoteAddress
     this.splice.start(this.request.first)
     this.attempt()
   }
@@ -108,6 +117,7 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
     if (this.isOver) return
     this.isOver = true
     this.deps.counters.failed++
+    this.failure = { code, reason }
     if (this.isConnected) {
       this.splice.reset(code, reason)
       this.client.onCut(code, reason)
@@ -125,7 +135,8 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
     for (const target of deps.candidates(service, filter)) {
       if (this.tried.has(target.node)) continue
       this.tried.add(target.node)
-      this.targetName = target.name
+      this.target = target
+      this.openedAtMs = deps.nowMs()
       const call = deps.open(target, { service, kind: 'tcp', timeoutMs, head: NO_HEAD })
       if (call !== undefined) return this.splice.attach(call)
       const reason = `no link to ${target.name} carries calls at this moment`
@@ -142,6 +153,7 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
     this.client.onConnected(head)
     if (this.isOver) return
     this.isConnected = true
+    this.connectedAtMs = this.deps.nowMs()
     this.splice.settle()
   }
 
@@ -150,10 +162,11 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
     if (this.isConnected) {
       if (!this.isOver) this.deps.counters.failed++
       this.isOver = true
+      this.failure ??= { code, reason }
       this.client.onCut(code, reason)
       return false
     }
-    this.attempts.push({ node: this.targetName, code, reason })
+    this.attempts.push({ node: this.target?.name ?? '', code, reason })
     if (reset.unexecuted || !this.splice.hasSpoken) {
       this.deps.counters.retries++
       this.attempt()
@@ -164,5 +177,20 @@ export class TcpTunnel implements ClientConnection, SpliceOwner {
   onGone(): void {
     this.isOver = true
     this.client.onGone()
+    this.report()
+  }
+
+  private report(): void {
+    const { deps, request, splice, failure, target } = this
+    deps.onCallOver?.({
+      ...{ kind: 'tcp', protocol: 'TCP', service: request.service, method: '', target: '', client: this.address },
+      ...{ status: 0, grpcStatus: undefined, egressNote: undefined, attempts: this.attempts },
+      outcome: failure?.code ?? (splice.isWhole ? 'ok' : 'client-gone'),
+      reason: failure?.reason ?? '',
+      egress: target && { node: target.node, name: target.name },
+      ...{ beganAtMs: this.startedAtMs, openedAtMs: this.openedAtMs, answeredAtMs: this.connectedAtMs },
+      endedAtMs: deps.nowMs(),
+      ...{ bytesIn: splice.bytesIn, bytesOut: splice.bytesOut },
+    })
   }
 }

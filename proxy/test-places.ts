@@ -4,6 +4,7 @@ import { type Log, silentLog } from '../router/log.ts'
 import type { Candidate, Labels } from '../router/model.ts'
 import { matchesFilter, type RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallOpen } from './call.ts'
+import type { CallReport } from './call-report.ts'
 import { DISPATCHER_DEFAULTS, type DispatcherOptions } from './dispatcher.ts'
 import { Egress } from './egress.ts'
 import { INGRESS_DEFAULTS, Ingress, type IngressCounters, type IngressOptions } from './ingress.ts'
@@ -22,6 +23,8 @@ export class TestPlaces {
   /** Names of places whose records say that nothing there is healthy. */
   readonly sick = new Set<string>()
   private readonly labels = new Map<string, Labels>()
+  /** Of calls that are over, in order. */
+  readonly reports: CallReport[] = []
   private readonly opens: CallOpen[] = []
   private readonly nowMs = (): number => performance.now() + this.skippedMs
   private readonly cleanups: (() => unknown)[] = []
@@ -85,6 +88,7 @@ export class TestPlaces {
       knows: (service, filter) => this.offering(service, filter).length > 0,
       candidates: (service, filter) => this.offering(service, filter).filter(({ healthy }) => healthy > 0),
       open: (target, open) => this.open(target.name, open),
+      onCallOver: report => this.reports.push(report),
     }
   }
 

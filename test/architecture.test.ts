@@ -2,7 +2,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
+import { GRPC_STATUS, grpcStatus } from '../proxy/grpc.ts'
 import { meshStatus } from '../proxy/mesh-answer.ts'
+import { mayRetry } from '../proxy/retry.ts'
 import type { MeshErrorCode } from '../router/errors.ts'
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
@@ -226,7 +228,11 @@ describe('the house', () => {
     const codes = [...union.matchAll(/\| '([a-z-]+)'/g)].map(([, code = '']) => code as MeshErrorCode)
     expect(codes.length).toBeGreaterThan(25)
     const table = /## Codes\n([\s\S]*?)\n## /.exec(read('docs/errors.md'))?.[1] ?? ''
-    const rows = [...table.matchAll(/^\| `([a-z-]+)` \| (\d{3}|–) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)]
+    const rows = [
+      ...table.matchAll(
+        /^\| `([a-z-]+)` \| (\d{3}|–) \| (`[A-Z_]+`|–) \| (yes|idempotent|no|–) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm,
+      ),
+    ]
     expect(rows.map(([, code]) => code)).toEqual(codes)
     const isCall = codes.indexOf('bad-request')
     // Codes before the first of calls never answer one: the proxy has no status for them but that of a bug.
@@ -234,6 +240,22 @@ describe('the house', () => {
       i < isCall && meshStatus(code)[0] === 500 ? '–' : String(meshStatus(code)[0]),
     )
     expect(rows.map(([, , status]) => status)).toEqual(expected)
+
+    const calls = rows.filter(([, , status]) => status !== '–')
+    const grpcName = (code: string): string | undefined =>
+      Object.entries(GRPC_STATUS).find(([, number]) => number === grpcStatus(code as MeshErrorCode))?.[0]
+    expect(calls.map(([, code, , grpc]) => [code, grpc])).toEqual(
+      calls.map(([, code = '']) => [code, `\`${grpcName(code)}\``]),
+    )
+    // No place has ever answered that nobody offers the service: the ingress says so before any is asked.
+    const isTriedElsewhere = (code: string): boolean =>
+      code !== 'unknown-service' &&
+      mayRetry('GET', { code: code as MeshErrorCode, unexecuted: false }, { answered: false, bodyReplayable: true })
+    expect(calls.map(([, code, , , again]) => [code, again !== 'no'])).toEqual(
+      calls.map(([, code = '']) => [code, isTriedElsewhere(code)]),
+    )
+    const others = rows.filter(([, , status]) => status === '–')
+    expect(others.map(([, , , grpc, again]) => `${grpc} ${again}`)).toEqual(others.map(() => '– –'))
   })
 
   test('every code the admin API makes itself has its row in docs/errors.md', () => {

@@ -24,6 +24,7 @@ import {
 import type { FrameBatch } from './frame-batch.ts'
 import { HEARTBEAT_MS, SILENCE_MS } from './heartbeat.ts'
 import { LinkCall, type LinkOpen, NO_HANDLER } from './link-call.ts'
+import { createLinkCounts, type LinkCounts } from './link-counts.ts'
 import { LinkHeartbeat } from './link-heartbeat.ts'
 import { LinkOutbox } from './link-outbox.ts'
 
@@ -74,6 +75,8 @@ export interface CallLinkDeps {
   readonly self: NodeId
   /** The proven identity of the other end. */
   readonly peer: NodeId
+  /** Where what goes over the link is counted. Default: nowhere. */
+  readonly counts?: LinkCounts
   readonly accept: AcceptCall
   /** Takes streams that are to be passed on, or have arrived; `route` is not yet read. Default: all are refused. */
   readonly acceptRelay?: (call: Call, route: Buffer, from: NodeId) => void
@@ -100,6 +103,7 @@ export class CallLink {
   readonly #deps: CallLinkDeps
   readonly #options: CallLinkOptions
   readonly #decoder: FrameDecoder
+  readonly #counts: LinkCounts
   readonly #calls = new Map<number, LinkCall>()
   #state: CallLinkState = 'hello'
   #helloReceived = false
@@ -141,8 +145,10 @@ export class CallLink {
       onDataPiece: (callId, piece) => this.#onData(callId, piece),
     }
     this.#decoder = new FrameDecoder(sink)
+    this.#counts = deps.counts ?? createLinkCounts()
     this.#outbox = new LinkOutbox({
       carrier: deps.carrier,
+      counts: this.#counts,
       emit: (call, type, payload, batch) => this.#emit(call, type, payload, batch),
       onFlushed: drained => this.#onFlushed(drained),
       onStuck: () =>
@@ -331,7 +337,10 @@ export class CallLink {
   #onBytes(chunk: Buffer): void {
     if (this.#state === 'closed') return
     this.#heartbeat.onHeard()
+    const { frames } = this.#decoder
     const fault = this.#decoder.push(chunk)
+    this.#counts.framesIn += this.#decoder.frames - frames
+    this.#counts.bytesIn += chunk.length
     if (fault !== undefined) this.#violation(fault)
   }
 

@@ -9,6 +9,7 @@ import { CALL_LINK_DEFAULTS, CallLink, type CallLinkOptions, type CallLinkState 
 import { CallListener, type StreamOrigin } from './call-listener.ts'
 import { type CarrierKind, type Clock, systemClock } from './carrier.ts'
 import type { Identity } from './identity.ts'
+import { createLinkCounts } from './link-counts.ts'
 import { carrierRank, DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
 import { PendingCall } from './pending-call.ts'
 import { RELAY_DEFAULTS, Relay, type RelayCounts, type RelayOptions } from './relay.ts'
@@ -153,6 +154,8 @@ interface Peer {
  */
 export class CallPlane {
   readonly counts: CallPlaneCounts = { strangers: 0, failedHandshakes: 0, refusedConnections: 0, brokenProtocols: 0 }
+  /** What went over all links. */
+  readonly linkCounts = createLinkCounts()
   readonly #deps: CallPlaneDeps
   readonly #options: CallPlaneOptions
   readonly #clock: Clock
@@ -496,6 +499,7 @@ export class CallPlane {
         log: this.#deps.log,
         self: this.#deps.identity.nodeId,
         peer: peer.id,
+        counts: this.linkCounts,
         accept: this.#deps.accept,
         acceptRelay: (piece, route, from) => {
           this.#carriers.set(piece, entry)

@@ -9,6 +9,8 @@ export const COPY_BYTES_MAX = 4 * 1024
 export class FrameBatch {
   /** Bytes gathered since the last `take`. */
   bytes = 0
+  /** Frames since it was made. */
+  frames = 0
   #slab: Buffer = Buffer.allocUnsafeSlow(SLAB_BYTES)
   #start = 0
   #at = 0
@@ -53,6 +55,7 @@ export class FrameBatch {
       this.#start = 0
       this.#at = 0
     }
+    this.frames++
     writeHeader(this.#slab, this.#at, type, callId, length)
     this.#at += FRAME_HEADER_BYTES
   }

@@ -98,6 +98,8 @@ export interface FrameSink {
  * Errors: `push` answers the reason; the decoder must then be dropped. It never throws for any input.
  */
 export class FrameDecoder {
+  /** Headers read since the start. */
+  frames = 0
   readonly #sink: FrameSink
   readonly #header = Buffer.alloc(FRAME_HEADER_BYTES)
   #headerBytes = 0
@@ -141,6 +143,7 @@ export class FrameDecoder {
         const callId = readU32(from, start + 4)
         fault = headerFault(type, length, callId)
         if (fault !== undefined) return fault
+        this.frames++
         if (type !== FRAME.DATA && type < FRAME_IGNORABLE_FROM && end - at >= length) {
           fault = this.#sink.onFrame(type, callId, length === 0 ? NO_BYTES : chunk.subarray(at, at + length))
           at += length

@@ -2,6 +2,7 @@ import type { Carrier } from './carrier.ts'
 import { DATA_BYTES_MAX, FRAME } from './frame.ts'
 import { COPY_BYTES_MAX, FrameBatch } from './frame-batch.ts'
 import { type LinkCall, QUEUE_ITEM_BYTES, QUEUE_LOW_BYTES } from './link-call.ts'
+import type { LinkCounts } from './link-counts.ts'
 
 /** Handed to the carrier at a time: bounds what a control frame waits behind; 128 KiB costs TLS about 50 µs to encrypt. */
 const BATCH_BYTES_MAX = 128 * 1024
@@ -12,6 +13,7 @@ const CONTROL_BYTES_MAX = 1024 * 1024
 
 export interface LinkOutboxDeps {
   readonly carrier: Carrier
+  readonly counts: LinkCounts
   /** Puts a frame of a call that is not DATA into the batch, and keeps the books of opening and ending. */
   readonly emit: (call: LinkCall, type: number, payload: Buffer, batch: FrameBatch) => void
   /** At the end of each flush: `drained` have room again. */
@@ -38,6 +40,7 @@ export class LinkOutbox {
   #writable = true
   #scheduled = false
   #windowBytes = 0
+  #framesCounted = 0
   #first: LinkCall | undefined
   #last: LinkCall | undefined
   #linkBlocked: LinkCall[] = []
@@ -154,7 +157,13 @@ export class LinkOutbox {
       this.#batch.add(FRAME.PONG, 0, pong)
     }
     if (this.#open) this.#pump()
-    if (this.#batch.bytes > 0) this.#writable = this.#deps.carrier.write(this.#batch.take())
+    if (this.#batch.bytes > 0) {
+      const { counts, carrier } = this.#deps
+      counts.bytesOut += this.#batch.bytes
+      counts.framesOut += this.#batch.frames - this.#framesCounted
+      this.#framesCounted = this.#batch.frames
+      this.#writable = carrier.write(this.#batch.take())
+    }
     let drained = NOBODY
     if (this.#drained.length > 0) {
       drained = this.#drained
@@ -218,8 +227,13 @@ export class LinkOutbox {
     }
     if (call.queue.length === 0) return
     if (left <= 0) this.#enterRing(call)
-    else if (call.sendWindowBytes > 0) this.#linkBlocked.push(call)
-    // else: the call's own WINDOW brings it back
+    else if (call.sendWindowBytes > 0) {
+      this.#deps.counts.linkWindowsExhausted++
+      this.#linkBlocked.push(call)
+    } else {
+      // The call's own WINDOW brings it back.
+      this.#deps.counts.callWindowsExhausted++
+    }
   }
 
   #emitData(call: LinkCall, payload: Buffer): void {

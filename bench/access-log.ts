@@ -1,0 +1,88 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createMesh, type MeshProcesses } from '../test/e2e/daemon-process.ts'
+import { type Chain, startBackend } from './chain.ts'
+import { type CallFigures, measureCalls } from './load.ts'
+import { hasProgram } from './process.ts'
+
+/**
+ * What the access log costs: the same two daemons with `log.access` off and with `all`, in interleaved rounds.
+ *
+ * `node bench/access-log.ts [--rounds 7] [--seconds 3] [--json]`. Medians; only the ratio means anything.
+ */
+const option = (name: string, fallback: number): number => {
+  const at = process.argv.indexOf(`--${name}`)
+  return at === -1 ? fallback : Number(process.argv[at + 1])
+}
+const rounds = option('rounds', 7)
+const seconds = option('seconds', 3)
+
+for (const program of ['wrk', 'nginx']) {
+  if (hasProgram(program)) continue
+  process.stderr.write(`bench access-log needs ${program}: apt-get install wrk nginx-light\n`)
+  process.exit(2)
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
+const backend = await startBackend(folder)
+const meshes: MeshProcesses[] = []
+const chains = { off: await start('off'), all: await start('all') }
+const figures: Record<keyof typeof chains, CallFigures[]> = { off: [], all: [] }
+try {
+  for (const chain of Object.values(chains)) await measureCalls(chain, 32, 2)
+  for (let round = 1; round <= rounds; round++) {
+    process.stderr.write(`round ${round} of ${rounds}\n`)
+    // Whoever goes first in a round meets what the machine did before.
+    for (const access of round % 2 === 0 ? (['off', 'all'] as const) : (['all', 'off'] as const)) {
+      figures[access].push(await measureCalls(chains[access], 32, seconds))
+    }
+  }
+} finally {
+  for (const mesh of meshes) await mesh.stop()
+  await backend.stop()
+  rmSync(folder, { recursive: true, force: true })
+}
+
+const off = summarize(figures.off)
+const all = summarize(figures.all)
+const cost = { callsPerSecond: 1 - all.callsPerSecond / off.callsPerSecond, cpuUs: all.cpuUs - off.cpuUs }
+if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify({ off, all, cost })}\n`)
+else {
+  for (const [name, { callsPerSecond, cpuUs }] of Object.entries({ off, all })) {
+    process.stdout.write(
+      `${name.padEnd(4)} ${Math.round(callsPerSecond)} calls/s, ${cpuUs.toFixed(1)} µs of CPU at the ingress\n`,
+    )
+  }
+  process.stdout.write(`cost ${(cost.callsPerSecond * 100).toFixed(1)} % of calls/s, ${cost.cpuUs.toFixed(1)} µs\n`)
+}
+
+async function start(access: 'off' | 'all'): Promise<Chain> {
+  const mesh = await createMesh({
+    nodes: [
+      { name: 'first', region: 'bench-1', config: { log: { access } } },
+      { name: 'second', region: 'bench-2' },
+    ],
+  })
+  meshes.push(mesh)
+  const [first, second] = [mesh.node('first'), mesh.node('second')]
+  await second.mustRun('service', 'add', 'bench', `127.0.0.1:${backend.port}`)
+  await mesh.converged()
+  return {
+    ...{ name: 'ours', url: `http://${first.listen.http}`, host: 'bench.mesh', pids: [first.pid, second.pid] },
+    stop: () => mesh.stop(),
+  }
+}
+
+function summarize(its: readonly CallFigures[]): { callsPerSecond: number; cpuUs: number; errors: number } {
+  return {
+    callsPerSecond: median(its.map(({ callsPerSecond }) => callsPerSecond)),
+    cpuUs: median(its.map(({ cpuUs }) => cpuUs[0])),
+    errors: its.reduce((sum, { errors }) => sum + errors, 0),
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}
