@@ -67,6 +67,29 @@ async function tied(options: Parameters<TestPlaces['startTcp']>[1] = {}) {
 }
 
 describe('a TCP listener', () => {
+  it('reports each connection once it is over: whole, left by the client, or cut', async () => {
+    const { client, instance, port } = await tied()
+    client.socket.write('hello')
+    client.socket.end()
+    await waitUntil('the instance has it all', () => instance.ended)
+    instance.socket.end('goodbye')
+    await waitUntil('the first is over', () => mesh.reports.length === 1)
+    expect(mesh.reports[0]).toMatchObject({
+      ...{ kind: 'tcp', service: 'db', outcome: 'ok', reason: '', bytesIn: 5, bytesOut: 7, client: '127.0.0.1' },
+      egress: { name: 'b' },
+    })
+    const second = dial(port)
+    second.socket.write('x')
+    await waitUntil('the second is through', () => mesh.opened.length === 2)
+    second.socket.resetAndDestroy()
+    await waitUntil('the second is over', () => mesh.reports.length === 2)
+    expect(mesh.reports[1]).toMatchObject({ outcome: 'client-gone' })
+    for (const { instances } of mesh.places.values()) instances.replace([])
+    dial(port)
+    await waitUntil('the third is over', () => mesh.reports.length === 3)
+    expect(mesh.reports[2]).toMatchObject({ outcome: 'unknown-service', egress: undefined, bytesOut: 0 })
+  })
+
   it('passes bytes both ways, whoever speaks first', async () => {
     const { client, instance } = await tied()
     instance.socket.write('hello, client')
