@@ -4,6 +4,9 @@ const BENCHES: Readonly<Record<string, string>> = {
   'call-link': 'one call link between two processes over TLS: calls per second, CPU, bulk',
   calls: 'HTTP calls through two daemons, beside HAProxy and nginx',
   'access-log': 'what a line for every call costs: two daemons with the access log off and on',
+  mixed: 'small calls beside bulk up and down on one link: p99, memory',
+  stopped: 'readers that stop: memory of both daemons over time',
+  wan: 'one bulk download between two daemons over a line of 90 ms',
   http1: 'parsing and forwarding of HTTP/1.1 heads',
 }
 

@@ -67,7 +67,7 @@ test('a place is asked for with fields that an ingress reads as they were meant'
   const words = ['orders', '--region', 'aws-*', '--label', 'version=v2', '--label', 'n=Mü, x']
   const { heard } = await call(words)
   expect(heard[0]?.headers['x-flatmesh-region']).toBe('aws-*')
-  expect(readPlaceFilter(['x-flatmesh-label', String(heard[0]?.headers['x-flatmesh-label'])])).toEqual({
+  expect(readPlaceFilter({ fields: ['x-flatmesh-label', String(heard[0]?.headers['x-flatmesh-label'])] })).toEqual({
     ok: true,
     filter: { region: undefined, labels: { version: 'v2', n: 'Mü, x' } },
   })

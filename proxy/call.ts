@@ -48,8 +48,11 @@ export interface Call {
   /** Must be set before the turn of the event loop in which the call was opened or accepted ends. */
   handler: CallHandler
   sendHead(head: Buffer): void
-  /** Queues body bytes; the buffer must not be changed afterwards. False: stop until `onDrain`. */
-  write(chunk: Buffer): boolean
+  /**
+   * Queues body bytes. False: stop until `onDrain`. The buffer must not be changed afterwards, unless it `isShared`: then
+   * what cannot leave at once is copied.
+   */
+  write(chunk: Buffer, isShared?: boolean): boolean
   sendTrailers(trailers: Buffer): void
   /** Finishes this direction. The other one goes on. */
   end(): void

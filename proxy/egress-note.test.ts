@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { decodeEgressNote, egressNoteLine, splitEgressNote } from './egress-note.ts'
+import { decodeEgressNote, egressNoteLine, egressNoteOf, NOTE_FIELDS } from './egress-note.ts'
+import { h2ResponseFields } from './h2-forward.ts'
+import { chooseAnswerFraming, forwardResponseHead } from './http1-forward.ts'
 import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
 
 function headOf(lines: string): ResponseHead {
@@ -9,18 +11,22 @@ function headOf(lines: string): ResponseHead {
   return head
 }
 
+/** What an HTTP/1 client gets of a head. */
+const forwarded = (head: ResponseHead): string =>
+  forwardResponseHead(head, 11, chooseAnswerFraming(head, 'GET', 11, true), { drop: NOTE_FIELDS, add: '' }).toString()
+
 describe('the note of an egress', () => {
   test('comes out at the ingress as it went in at the egress, to the microsecond', () => {
-    const { note, head } = splitEgressNote(headOf(`X-Own: 1\r\n${egressNoteLine('[::1]:9000', 0.25, 1234.5678)}`))
+    const note = egressNoteOf(headOf(`X-Own: 1\r\n${egressNoteLine('[::1]:9000', 0.25, 1234.5678)}`))
     expect(decodeEgressNote(note ?? '')).toEqual({ address: '[::1]:9000', queueMs: 0.25, instanceMs: 1234.568 })
-    expect(head.fields).toEqual(['X-Own', '1', 'Content-Length', '0'])
   })
 
   test('never reaches the client, however often and however spelt another node sends it', () => {
-    const lines = 'X-FLATMESH-EGRESS: a 1 1\r\nX-Own: x-flatmesh-egress\r\nx-flatmesh-egress: b 2 2\r\n'
-    const { note, head } = splitEgressNote(headOf(lines))
-    expect(head.fields).toEqual(['X-Own', 'x-flatmesh-egress', 'Content-Length', '0'])
-    expect(note).toBe('b 2 2')
+    const head = headOf('X-FLATMESH-EGRESS: a 1 1\r\nX-Own: x-flatmesh-egress\r\nx-flatmesh-egress: b 2 2\r\n')
+    expect(egressNoteOf(head)).toBe('a 1 1')
+    expect(forwarded(head)).toBe('HTTP/1.1 200 OK\r\nX-Own: x-flatmesh-egress\r\nContent-Length: 0\r\n\r\n')
+    const fields = [':status', '200', 'x-own', 'x-flatmesh-egress', 'content-length', '0']
+    expect(h2ResponseFields(head, '')).toEqual(fields)
   })
 
   test('of another node is read or not, whatever it is, and never throws', () => {
@@ -36,9 +42,8 @@ describe('the note of an egress', () => {
     )
   })
 
-  test('leaves a head alone that has none', () => {
-    const head = headOf('X-Own: 1\r\n')
-    expect(splitEgressNote(head)).toEqual({ head, note: undefined })
+  test('is not there in a head that has none', () => {
+    expect(egressNoteOf(headOf('X-Own: 1\r\n'))).toBe(undefined)
   })
 
   test.each([

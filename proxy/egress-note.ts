@@ -1,8 +1,11 @@
-import { isNamed } from './http1-fields.ts'
+import { headValue } from './http1-fields.ts'
 import type { ResponseHead } from './http1-head.ts'
 
 /** The field by which an egress tells the ingress about the instance. It never leaves the mesh, and instances cannot set it. */
 export const EGRESS_NOTE = 'x-flatmesh-egress'
+
+/** What an ingress takes out of every answer, however often it stands there. */
+export const NOTE_FIELDS = [EGRESS_NOTE] as const
 
 /** Which instance answered, and how long it took there. */
 export interface EgressNote {
@@ -25,25 +28,7 @@ export function decodeEgressNote(note: string): EgressNote | undefined {
   return { address, queueMs: Number(queueUs) / 1000, instanceMs: Number(instanceUs) / 1000 }
 }
 
-/** Takes the note out of a head: what the client gets is without it, however often it stands there. */
-export function splitEgressNote(head: ResponseHead): {
-  readonly head: ResponseHead
-  readonly note: string | undefined
-} {
-  const { fields } = head
-  // The egress writes it after the instance's fields: the search is over at once.
-  for (let i = fields.length - 2; i >= 0; i -= 2) {
-    if (isNamed(fields[i] ?? '', EGRESS_NOTE))
-      return { head: { ...head, fields: without(fields) }, note: fields[i + 1] }
-  }
-  return { head, note: undefined }
-}
-
-function without(fields: readonly string[]): string[] {
-  const kept: string[] = []
-  for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i] ?? ''
-    if (!isNamed(name, EGRESS_NOTE)) kept.push(name, fields[i + 1] ?? '')
-  }
-  return kept
+/** The note on an answer's head; the client gets the head without it (`NOTE_FIELDS`). */
+export function egressNoteOf(head: ResponseHead): string | undefined {
+  return headValue(head, EGRESS_NOTE)
 }

@@ -309,7 +309,7 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   }
 
   onAnswerData(chunk: Buffer): void {
-    if (!this.call.write(chunk)) this.connection?.socket.pause()
+    if (!this.call.write(chunk, true)) this.connection?.socket.pause()
   }
 
   onAnswerTrailers(trailers: Buffer): void {

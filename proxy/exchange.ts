@@ -3,7 +3,7 @@ import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
 import type { Call, CallHandler, CallReset } from './call.ts'
 import type { CallOutcome } from './call-report.ts'
-import { splitEgressNote } from './egress-note.ts'
+import { egressNoteOf } from './egress-note.ts'
 import { decodeResponseHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { IngressCounters, IngressDeps } from './ingress.ts'
@@ -67,7 +67,8 @@ export class Exchange {
   grpcStatus: string | undefined
   private readonly deps: ExchangeDeps
   private readonly client: ExchangeClient
-  private readonly tried = new Set<NodeId>()
+  /** A handful at most. */
+  private readonly tried: NodeId[] = []
   /** A place that was not at fault when a relay on the way to it was lost: it may be tried once more, on another way. */
   private again: { readonly node: NodeId; isUsed: boolean } | undefined
   /** Bytes of the body so far, for another try; undefined once they are too many or an answer has begun. */
@@ -202,7 +203,7 @@ export class Exchange {
     for (;;) {
       const target = this.nextCandidate()
       if (target === undefined) return this.giveUp()
-      this.tried.add(target.node)
+      this.tried.push(target.node)
       this.target = target
       const nowMs = this.deps.nowMs()
       this.openedAtMs = nowMs
@@ -234,8 +235,8 @@ export class Exchange {
 
   private nextCandidate(): Candidate | undefined {
     const candidates = this.deps.candidates(this.request.service, this.request.filter)
-    if (this.tried.size === 0) return candidates[0]
-    const fresh = candidates.find(candidate => !this.tried.has(candidate.node))
+    if (this.tried.length === 0) return candidates[0]
+    const fresh = candidates.find(candidate => !this.tried.includes(candidate.node))
     const { again } = this
     if (fresh !== undefined || again === undefined || again.isUsed) return fresh
     again.isUsed = true
@@ -270,12 +271,12 @@ export class Exchange {
       this.callFailed({ ...this.reset('bad-answer', `the answer's head cannot be read: ${decoded.reason}`) })
       return
     }
-    const { head, note } = splitEgressNote(decoded)
+    const head = decoded
     if (head.status >= 200 || head.status === 101) {
       this.isAnswered = true
       this.answeredAtMs = this.deps.nowMs()
       this.status = head.status
-      this.egressNote = note
+      this.egressNote = egressNoteOf(head)
       this.replay = undefined
       // A tunnel was refused: the request is over like any other.
       if (this.request.isUpgrade && head.status !== 101) this.call?.end()

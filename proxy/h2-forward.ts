@@ -1,3 +1,4 @@
+import { EGRESS_NOTE } from './egress-note.ts'
 import { Http1Fault } from './http1-fault.ts'
 import { isNamed } from './http1-fields.ts'
 import { isHopByHop } from './http1-forward.ts'
@@ -30,13 +31,13 @@ export function h2RequestFields(head: RequestHead, grpcTimeout: string | undefin
   return fields
 }
 
-/** The head of an answer as an HTTP/2 client gets it; `via` is put after the other fields, '' for none. */
+/** The head of an answer as an HTTP/2 client gets it, without the egress's note; `via` is put after the other fields, '' for none. */
 export function h2ResponseFields(head: ResponseHead, via: string): string[] {
   const { status, contentLength } = head
   const fields = [':status', String(status)]
   for (let i = 0; i < head.fields.length; i += 2) {
     const name = (head.fields[i] ?? '').toLowerCase()
-    if (isHopByHop(name) || head.connection.includes(name)) continue
+    if (isHopByHop(name) || name === EGRESS_NOTE || head.connection.includes(name)) continue
     fields.push(name, head.fields[i + 1] ?? '')
   }
   if (via !== '') fields.push('via', via)

@@ -46,17 +46,97 @@ export class FieldSpans {
     this.count++
   }
 
-  /** Shape: name, value, name, value …; `text` holds the bytes from offset `base` on. */
-  strings(text: string, base: number): string[] {
-    const offsets = this.#offsets
-    const fields: string[] = []
-    for (let at = 0; at < this.count * 4; at += 4) {
-      fields.push(
-        text.substring((offsets[at] ?? 0) - base, (offsets[at + 1] ?? 0) - base),
-        text.substring((offsets[at + 2] ?? 0) - base, (offsets[at + 3] ?? 0) - base),
-      )
+  /** `text` is the whole head, the bytes from offset `base` on. */
+  lines(text: string, base: number): FieldLines {
+    const offsets: number[] = []
+    for (let at = 0; at < this.count * 4; at++) offsets.push((this.#offsets[at] ?? 0) - base)
+    return new FieldLines(text, offsets)
+  }
+}
+
+/**
+ * The field lines of a head as they came, taken apart only when somebody asks: most heads are passed on, and most of
+ * their lines are passed on as they are.
+ */
+export class FieldLines {
+  /** The whole head, its empty line included, latin1. */
+  readonly text: string
+  /** Name from, to, value from, to, of each line in turn. */
+  private readonly offsets: readonly number[]
+  private fields: readonly string[] | undefined
+
+  constructor(text: string, offsets: readonly number[]) {
+    this.text = text
+    this.offsets = offsets
+  }
+
+  get count(): number {
+    return this.offsets.length / 4
+  }
+
+  /** Shape: name, value, name, value …. */
+  get strings(): readonly string[] {
+    if (this.fields === undefined) {
+      const { text, offsets } = this
+      const fields: string[] = []
+      for (let at = 0; at < offsets.length; at += 2) fields.push(text.substring(offsets[at] ?? 0, offsets[at + 1] ?? 0))
+      this.fields = fields
     }
-    return fields
+    return this.fields
+  }
+
+  nameLength(line: number): number {
+    return (this.offsets[line * 4 + 1] ?? 0) - (this.offsets[line * 4] ?? 0)
+  }
+
+  /** The first letter of the name, a capital told as the small one; other characters come out as something. */
+  initial(line: number): number {
+    return this.text.charCodeAt(this.offsets[line * 4] ?? 0) | 0x20
+  }
+
+  name(line: number): string {
+    return this.text.substring(this.offsets[line * 4] ?? 0, this.offsets[line * 4 + 1] ?? 0)
+  }
+
+  value(line: number): string {
+    return this.text.substring(this.offsets[line * 4 + 2] ?? 0, this.offsets[line * 4 + 3] ?? 0)
+  }
+
+  is(line: number, lowerName: string): boolean {
+    if (this.nameLength(line) !== lowerName.length || this.initial(line) !== (lowerName.charCodeAt(0) | 0x20))
+      return false
+    return isNamed(this.name(line), lowerName)
+  }
+
+  /** The first value of field `lowerName`, or undefined. */
+  first(lowerName: string): string | undefined {
+    for (let line = 0; line < this.count; line++) if (this.is(line, lowerName)) return this.value(line)
+    return undefined
+  }
+
+  /** Lines for which `isDropped` does not hold, each as `name: value` and its end. Runs of usual ones are one piece of the text. */
+  kept(isDropped: (lines: FieldLines, line: number) => boolean): string {
+    const { text, offsets } = this
+    let kept = ''
+    let runFrom = -1
+    let runTo = -1
+    for (let line = 0; line < this.count; line++) {
+      const at = line * 4
+      const from = offsets[at] ?? 0
+      if (isDropped(this, line)) continue
+      const to = (offsets[at + 3] ?? 0) + 2
+      const lineTo = offsets[at + 4] ?? text.length - 2
+      const colon = offsets[at + 1] ?? 0
+      const isUsual = offsets[at + 2] === colon + 2 && text.charCodeAt(colon + 1) === SP && lineTo === to
+      if (isUsual && from === runTo) runTo = to
+      else {
+        if (runFrom >= 0) kept += text.substring(runFrom, runTo)
+        runFrom = isUsual ? from : -1
+        runTo = isUsual ? to : -1
+        if (!isUsual) kept += `${this.name(line)}: ${this.value(line)}\r\n`
+      }
+    }
+    return runFrom >= 0 ? kept + text.substring(runFrom, runTo) : kept
   }
 }
 
@@ -154,6 +234,14 @@ function valueFault(bytes: Buffer, from: number, nameTo: number, at: number, cod
 export function fieldValue(fields: readonly string[], lowerName: string): string | undefined {
   for (let i = 0; i < fields.length; i += 2) if (isNamed(fields[i] ?? '', lowerName)) return fields[i + 1]
   return undefined
+}
+
+/** As `fieldValue`, without taking all fields apart where that can be helped. */
+export function headValue(
+  head: { readonly fields: readonly string[]; readonly lines?: FieldLines },
+  lowerName: string,
+): string | undefined {
+  return head.lines === undefined ? fieldValue(head.fields, lowerName) : head.lines.first(lowerName)
 }
 
 export function isNamed(name: string, lowerName: string): boolean {

@@ -1,5 +1,5 @@
 import { invariant } from '../router/errors.ts'
-import { isNamed } from './http1-fields.ts'
+import { type FieldLines, isNamed } from './http1-fields.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import { originForm } from './http1-target.ts'
 
@@ -58,12 +58,36 @@ function isAmong(lowerNames: readonly string[], name: string): boolean {
   return false
 }
 
+function isAnyOf(lowerNames: readonly string[], lines: FieldLines, line: number): boolean {
+  for (let i = 0; i < lowerNames.length; i++) if (lines.is(line, lowerNames[i] ?? '')) return true
+  return false
+}
+
+/** Length and first letter let most fields through. */
+function mayBeHopByHop(length: number, initial: number): boolean {
+  if (length > 19) return length === 25
+  return ((HOP_BY_HOP_LENGTHS >> length) & 1) === 1 && HOP_BY_HOP_INITIALS.includes(initial)
+}
+
+/** Of the names that `isHopByHop` knows, up to 19 letters. */
+const HOP_BY_HOP_LENGTHS = [2, 6, 7, 10, 14, 16, 17, 18, 19].reduce((bits, length) => bits | (1 << length), 0)
+const HOP_BY_HOP_INITIALS = [...'tuechkp'].map(letter => letter.charCodeAt(0))
+
 /** The lines of all fields that go on to the other end, verbatim and in order. */
 function endToEnd(
-  fields: readonly string[],
-  connection: readonly string[],
+  head: Pick<RequestHead, 'fields' | 'lines' | 'connection'>,
   drop: readonly string[] | undefined,
 ): string {
+  const { lines, connection } = head
+  if (lines !== undefined) {
+    return lines.kept(
+      (all, line) =>
+        (mayBeHopByHop(all.nameLength(line), all.initial(line)) && isHopByHop(all.name(line))) ||
+        (connection.length > 0 && isAnyOf(connection, all, line)) ||
+        (drop !== undefined && isAnyOf(drop, all, line)),
+    )
+  }
+  const { fields } = head
   let text = ''
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] ?? ''
@@ -84,7 +108,7 @@ export function forwardRequestHead(head: RequestHead, changes: ForwardChanges): 
   const { method } = head
   checkAdd(changes.add)
   let text = `${method} ${originForm(method, head.target)} HTTP/1.1\r\n`
-  const lines = endToEnd(head.fields, head.connection, changes.drop)
+  const lines = endToEnd(head, changes.drop)
   // HTTP/1.0 may come without; HTTP/1.1 must not, and an empty one says that there is none (RFC 9112 section 3.2).
   if (head.version === 10 && !head.fields.some((name, i) => i % 2 === 0 && name.toLowerCase() === 'host')) {
     text += `Host: ${head.host}\r\n`
@@ -144,7 +168,7 @@ export function forwardResponseHead(
   const { status } = head
   checkAdd(changes.add)
   let text = `HTTP/1.1 ${status} ${head.reason}\r\n`
-  text += endToEnd(head.fields, head.connection, changes.drop) + changes.add
+  text += endToEnd(head, changes.drop) + changes.add
   const bodiless = status < 200 || status === 204
   if (framing.body === 'chunked') text += 'Transfer-Encoding: chunked\r\n'
   else if (head.contentLength >= 0 && !bodiless) text += `Content-Length: ${head.contentLength}\r\n`

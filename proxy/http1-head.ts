@@ -1,7 +1,19 @@
 import { Http1Fault, type Http1FaultCode, shown } from './http1-fault.ts'
-import { byteTable, CR, FieldSpans, INCOMPLETE, LF, SP, scanFields, TOKEN, tooLarge, VALUE } from './http1-fields.ts'
+import {
+  byteTable,
+  CR,
+  type FieldLines,
+  FieldSpans,
+  INCOMPLETE,
+  LF,
+  SP,
+  scanFields,
+  TOKEN,
+  tooLarge,
+  VALUE,
+} from './http1-fields.ts'
 import { HTTP1_LIMITS, type Http1Limits } from './http1-limits.ts'
-import { FieldMeaning, mayTrail, readMeaning } from './http1-semantics.ts'
+import { FieldMeaning, mayTrail, readLineMeaning } from './http1-semantics.ts'
 import { decodeAuthority, isHost, isSameAuthority, splitAbsolute } from './http1-target.ts'
 
 interface MessageHead {
@@ -9,6 +21,8 @@ interface MessageHead {
   readonly version: 10 | 11
   /** name, value, name, value …: original case and order, whitespace around values removed, latin1. */
   readonly fields: readonly string[]
+  /** The same, not taken apart yet; undefined for a head that did not come as lines. */
+  readonly lines?: FieldLines
   /** -1: not given. */
   readonly contentLength: number
   readonly chunked: boolean
@@ -38,6 +52,79 @@ export interface ResponseHead extends MessageHead {
   /** 100..599. */
   readonly status: number
   readonly reason: string
+}
+
+/** What both kinds of heads have in common when they were read from lines. */
+abstract class ReadHead implements MessageHead {
+  readonly version: 10 | 11
+  readonly contentLength: number
+  readonly chunked: boolean
+  readonly keepAlive: boolean
+  readonly upgrade: string
+  readonly connection: readonly string[]
+  readonly headBytes: number
+  readonly lines: FieldLines
+
+  constructor(lines: FieldLines, meaning: FieldMeaning, version: 10 | 11, upgrade: string, headBytes: number) {
+    this.version = version
+    this.contentLength = meaning.contentLength
+    this.chunked = meaning.chunked
+    this.keepAlive = !meaning.close && (version === 11 || meaning.keepAlive)
+    this.upgrade = upgrade
+    this.connection = meaning.connection
+    this.headBytes = headBytes
+    this.lines = lines
+  }
+
+  get fields(): readonly string[] {
+    return this.lines.strings
+  }
+}
+
+class ReadRequest extends ReadHead implements RequestHead {
+  readonly method: string
+  readonly target: string
+  readonly host: string
+  readonly expectContinue: boolean
+  readonly trailersWanted: boolean
+
+  constructor(
+    lines: FieldLines,
+    meaning: FieldMeaning,
+    version: 10 | 11,
+    upgrade: string,
+    headBytes: number,
+    method: string,
+    target: string,
+    host: string,
+    expectContinue: boolean,
+  ) {
+    super(lines, meaning, version, upgrade, headBytes)
+    this.method = method
+    this.target = target
+    this.host = host
+    this.expectContinue = expectContinue
+    this.trailersWanted = meaning.trailersWanted
+  }
+}
+
+class ReadResponse extends ReadHead implements ResponseHead {
+  readonly status: number
+  readonly reason: string
+
+  constructor(
+    lines: FieldLines,
+    meaning: FieldMeaning,
+    version: 10 | 11,
+    upgrade: string,
+    headBytes: number,
+    status: number,
+    reason: string,
+  ) {
+    super(lines, meaning, version, upgrade, headBytes)
+    this.status = status
+    this.reason = reason
+  }
 }
 
 /** SP to `~` without SP and `#`: what a target may hold. A fragment is never sent; anything else must be escaped. */
@@ -98,7 +185,7 @@ export function decodeTrailers(
   const end = scanFields(bytes, 0, bytes.length, limits, spans, code)
   if (typeof end !== 'number') return new Http1Fault(code, `in the trailers: ${end.reason}`)
   if (end !== bytes.length) return new Http1Fault(code, 'the trailers do not end with their empty line')
-  const fields = spans.strings(bytes.toString('latin1'), 0)
+  const fields = spans.lines(bytes.toString('latin1'), 0).strings
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] ?? ''
     if (!mayTrail(name.toLowerCase())) return new Http1Fault(code, `${shown(name)} is not allowed in trailers`)
@@ -154,19 +241,19 @@ export function readRequestHead(
   const text = bytes.toString('latin1', methodFrom, end)
   const method = text.substring(0, methodTo - methodFrom)
   const target = text.substring(targetFrom - methodFrom, targetTo - methodFrom)
-  return requestOf(method, target, version, spans.strings(text, methodFrom), end - from)
+  return requestOf(method, target, version, spans.lines(text, methodFrom), end - from)
 }
 
 function requestOf(
   method: string,
   target: string,
   version: 10 | 11,
-  fields: string[],
+  lines: FieldLines,
   headBytes: number,
 ): RequestHead | Http1Fault {
   const code = 'bad-request'
   const meaning = new FieldMeaning()
-  const fault = readMeaning(fields, meaning, version, code)
+  const fault = readLineMeaning(lines, meaning, version, code)
   if (fault !== undefined) return fault
   const host = hostOf(method, target, version, meaning)
   if (typeof host !== 'string') return host
@@ -183,21 +270,7 @@ function requestOf(
     }
     expectContinue = hasBody
   }
-  return {
-    method,
-    target,
-    version,
-    fields,
-    host,
-    contentLength: meaning.contentLength,
-    chunked: meaning.chunked,
-    keepAlive: !meaning.close && (version === 11 || meaning.keepAlive),
-    upgrade,
-    expectContinue,
-    trailersWanted: meaning.trailersWanted,
-    connection: meaning.connection,
-    headBytes,
-  }
+  return new ReadRequest(lines, meaning, version, upgrade, headBytes, method, target, host, expectContinue)
 }
 
 /** Judges target and Host together: whoever reads one must come to the same place as whoever reads the other. */
@@ -293,19 +366,19 @@ export function readResponseHead(
   }
   const text = bytes.toString('latin1', from, end)
   const reason = text.substring(reasonFrom - from, reasonTo - from)
-  return responseOf(status, reason, version, spans.strings(text, from), end - from)
+  return responseOf(status, reason, version, spans.lines(text, from), end - from)
 }
 
 function responseOf(
   status: number,
   reason: string,
   version: 10 | 11,
-  fields: string[],
+  lines: FieldLines,
   headBytes: number,
 ): ResponseHead | Http1Fault {
   const code = 'bad-answer'
   const meaning = new FieldMeaning()
-  const fault = readMeaning(fields, meaning, version, code)
+  const fault = readLineMeaning(lines, meaning, version, code)
   if (fault !== undefined) return fault
   // These never have a body; a length that says otherwise is read by some and ignored by others. Zero harms nobody.
   if ((status < 200 || status === 204) && (meaning.chunked || meaning.contentLength > 0)) {
@@ -319,18 +392,7 @@ function responseOf(
   if (status === 101 && upgrade === '') {
     return new Http1Fault(code, 'the answer 101 does not say in Connection and Upgrade what it switches to')
   }
-  return {
-    status,
-    reason,
-    version,
-    fields,
-    contentLength: meaning.contentLength,
-    chunked: meaning.chunked,
-    keepAlive: !meaning.close && (version === 11 || meaning.keepAlive),
-    upgrade,
-    connection: meaning.connection,
-    headBytes,
-  }
+  return new ReadResponse(lines, meaning, version, upgrade, headBytes, status, reason)
 }
 
 /** Shape: 10, 11, or 0 when `HTTP/1.0` or `HTTP/1.1` is not what stands there. */

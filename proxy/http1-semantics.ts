@@ -1,5 +1,5 @@
 import { Http1Fault, type Http1FaultCode, shown } from './http1-fault.ts'
-import { isToken, listElements } from './http1-fields.ts'
+import { type FieldLines, isToken, listElements } from './http1-fields.ts'
 
 const NO_NAMES: readonly string[] = Object.freeze([])
 /** Connection options of one head: more than a handful is not a client at work. Guess. */
@@ -78,23 +78,53 @@ export function readMeaning(
   version: 10 | 11,
   code: Http1FaultCode,
 ): Http1Fault | undefined {
-  let fault: Http1Fault | undefined
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] ?? ''
-    // The length tells most fields apart from these eight without looking at a letter.
-    switch (name.length) {
-      case 2:
-      case 4:
-      case 6:
-      case 7:
-      case 10:
-      case 14:
-      case 16:
-      case 17:
-        fault = readField(name.toLowerCase(), fields[i + 1] ?? '', meaning, code)
-        if (fault !== undefined) return fault
-    }
+    if (!mayMean(name.length, name.charCodeAt(0) | 0x20)) continue
+    const fault = readField(name.toLowerCase(), fields[i + 1] ?? '', meaning, code)
+    if (fault !== undefined) return fault
   }
+  return judgeFraming(meaning, version, code)
+}
+
+/** The same for fields that are not taken apart yet. */
+export function readLineMeaning(
+  lines: FieldLines,
+  meaning: FieldMeaning,
+  version: 10 | 11,
+  code: Http1FaultCode,
+): Http1Fault | undefined {
+  for (let line = 0; line < lines.count; line++) {
+    if (!mayMean(lines.nameLength(line), lines.initial(line))) continue
+    const fault = readField(lines.name(line).toLowerCase(), lines.value(line), meaning, code)
+    if (fault !== undefined) return fault
+  }
+  return judgeFraming(meaning, version, code)
+}
+
+/** Length and first letter tell most fields apart from the eight that `readField` knows. */
+function mayMean(length: number, initial: number): boolean {
+  switch (length) {
+    case 2:
+    case 17:
+      return initial === 0x74
+    case 4:
+      return initial === 0x68
+    case 6:
+      return initial === 0x65
+    case 7:
+      return initial === 0x75
+    case 10:
+    case 14:
+      return initial === 0x63
+    case 16:
+      return initial === 0x70
+    default:
+      return false
+  }
+}
+
+function judgeFraming(meaning: FieldMeaning, version: 10 | 11, code: Http1FaultCode): Http1Fault | undefined {
   if (meaning.chunked && meaning.contentLength >= 0) {
     return new Http1Fault(code, 'both Content-Length and Transfer-Encoding are given; expected one of them')
   }

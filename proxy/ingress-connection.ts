@@ -3,7 +3,8 @@ import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { ServiceName } from '../router/model.ts'
 import { reportRefused } from './call-report.ts'
-import { Exchange, type ExchangeClient, type ExchangeDeps } from './exchange.ts'
+import { NOTE_FIELDS } from './egress-note.ts'
+import { Exchange, type ExchangeClient, type ExchangeDeps, type ExchangeRequest } from './exchange.ts'
 import { looksLikeH2 } from './h2-frame.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import {
@@ -25,6 +26,7 @@ import { TurnWriter } from './turn-writer.ts'
 
 /** How long a client may still send after it got its whole answer, before it is cut off; gives it time to read the answer. */
 const LINGER_MS = 2000
+const NO_NOTE = { drop: NOTE_FIELDS, add: '' }
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 /** What this connection's protocol keeps of the exchange under way. */
@@ -54,6 +56,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     ['error', () => {}],
     ['close', () => this.onClientGone()],
   ]
+  private readonly address: string | undefined
   private present: Present | undefined
   /** Nothing was read yet: the client may turn out to speak HTTP/2. */
   private isFresh = true
@@ -90,6 +93,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     this.onTunnel = events.onTunnel
     this.reader = new RequestReader(this)
     this.out = new TurnWriter(socket)
+    this.address = socket.remoteAddress
     this.activeAtMs = deps.nowMs()
   }
 
@@ -196,13 +200,21 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
       return
     }
     const { service, timeoutMs, filter } = wishes
-    const through = { node: self.name, address: this.socket.remoteAddress, scheme: schemeOf(this.socket) }
+    const through = { node: self.name, address: this.address, scheme: schemeOf(this.socket) }
     const add = forwardedLines(head, service, through)
     const forwarded = forwardRequestHead(head, { drop: INGRESS_FIELDS, add })
-    const request = {
-      ...{ protocol: protocolOf(head), target: head.target, client: through.address },
-      ...{ service, timeoutMs, filter, method: head.method, head: () => forwarded, isUpgrade: head.upgrade !== '' },
-      ...{ deadlineAtMs: Number.POSITIVE_INFINITY, clientTimeoutMs: this.options.clientTimeoutMs },
+    const request: ExchangeRequest = {
+      service,
+      filter,
+      method: head.method,
+      protocol: protocolOf(head),
+      target: head.target,
+      client: this.address,
+      timeoutMs,
+      deadlineAtMs: Number.POSITIVE_INFINITY,
+      clientTimeoutMs: this.options.clientTimeoutMs,
+      isUpgrade: head.upgrade !== '',
+      head: () => forwarded,
     }
     const exchange = new Exchange(this.deps, request, this)
     const present = { head, service, exchange, framing: undefined, answerTrailers: undefined, switched: false }
@@ -247,13 +259,15 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const { method, version, keepAlive } = present.head
     if (head.status < 200 && head.status !== 101) {
       if (version === 11) {
-        this.out.write(forwardResponseHead(head, 11, chooseAnswerFraming(head, method, 11, true), { add: '' }))
+        this.out.write(forwardResponseHead(head, 11, chooseAnswerFraming(head, method, 11, true), NO_NOTE))
       }
       return
     }
     const keep = keepAlive && !this.isDraining
     present.framing = chooseAnswerFraming(head, method, version, keep)
-    this.out.write(forwardResponseHead(head, version, present.framing, { add: viaLine(this.deps.self.name) }))
+    this.out.write(
+      forwardResponseHead(head, version, present.framing, { drop: NOTE_FIELDS, add: viaLine(this.deps.self.name) }),
+    )
     if (head.status === 101) this.switchProtocols(present)
   }
 

@@ -3,7 +3,7 @@ import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
-import { fieldValue } from './http1-fields.ts'
+import { headValue, isNamed } from './http1-fields.ts'
 import type { RequestHead } from './http1-head.ts'
 import { PLACE_FIELDS, readPlaceFilter } from './place-filter.ts'
 import { serviceOf } from './service-name.ts'
@@ -34,21 +34,35 @@ export interface Wishes {
 export function readWishes(head: RequestHead, self: { readonly name: string }, timeoutMs: number): Wishes | Refusal {
   const service = serviceOf(head)
   if (service === undefined) {
-    const found = fieldValue(head.fields, 'x-flatmesh-service') ?? head.host
+    const found = headValue(head, 'x-flatmesh-service') ?? head.host
     const reason = `"${found}" names no service; expected a host such as orders.mesh, or the field x-flatmesh-service`
     return { code: 'unknown-service', reason }
   }
-  const loop = `flatmesh-${self.name} (${service})`
-  if (head.fields.some((text, i) => i % 2 === 1 && text.includes(loop))) {
+  if (hasPassed(head, self.name, service)) {
     return { code: 'loop', reason: `the call has passed ${self.name} before, as a call for ${service}`, service }
   }
-  const chosenMs = chooseTimeoutMs(fieldValue(head.fields, 'x-flatmesh-timeout'), timeoutMs)
+  const chosenMs = chooseTimeoutMs(headValue(head, 'x-flatmesh-timeout'), timeoutMs)
   if (chosenMs === undefined) {
     return { code: 'bad-request', reason: 'x-flatmesh-timeout: expected a span such as 1500ms or 2s', service }
   }
-  const asked = readPlaceFilter(head.fields)
+  const asked = readPlaceFilter(head)
   if (!asked.ok) return { code: 'bad-request', reason: asked.problem, service }
   return { service, timeoutMs: chosenMs, filter: asked.filter }
+}
+
+/** Whether a Via of this node's own stands in the head, for the same service. */
+function hasPassed(head: RequestHead, node: string, service: ServiceName): boolean {
+  const { lines } = head
+  if (lines === undefined) {
+    const own = `flatmesh-${node} (${service})`
+    return head.fields.some(
+      (text, i) => i % 2 === 0 && isNamed(text, 'via') && (head.fields[i + 1] ?? '').includes(own),
+    )
+  }
+  for (let line = 0; line < lines.count; line++) {
+    if (lines.is(line, 'via') && lines.value(line).includes(`flatmesh-${node} (${service})`)) return true
+  }
+  return false
 }
 
 export function schemeOf(socket: Socket): 'http' | 'https' {
@@ -62,10 +76,10 @@ export function forwardedLines(
   through: { readonly node: string; readonly address: string | undefined; readonly scheme: 'http' | 'https' },
 ): string {
   const address = through.address ?? 'unknown'
-  const earlier = fieldValue(head.fields, 'x-forwarded-for')
+  const earlier = headValue(head, 'x-forwarded-for')
   let lines = `Via: 1.1 flatmesh-${through.node} (${service})\r\n`
   lines += `X-Forwarded-For: ${earlier === undefined ? address : `${earlier}, ${address}`}\r\n`
-  if (fieldValue(head.fields, 'x-forwarded-host') === undefined) lines += `X-Forwarded-Host: ${head.host}\r\n`
-  if (fieldValue(head.fields, 'x-forwarded-proto') === undefined) lines += `X-Forwarded-Proto: ${through.scheme}\r\n`
+  if (headValue(head, 'x-forwarded-host') === undefined) lines += `X-Forwarded-Host: ${head.host}\r\n`
+  if (headValue(head, 'x-forwarded-proto') === undefined) lines += `X-Forwarded-Proto: ${through.scheme}\r\n`
   return lines
 }

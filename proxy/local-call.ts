@@ -48,12 +48,12 @@ class LocalEnd implements Call {
     else this.tell({ type: 'head', bytes })
   }
 
-  write(bytes: Buffer): boolean {
+  write(bytes: Buffer, isShared = false): boolean {
     const peer = this.peer
     if (peer === undefined || this.isOver || this.hasSentEnd) return true
     if (bytes.length > 0) {
       peer.waitingBytes += bytes.length
-      this.tell({ type: 'data', bytes })
+      this.tell({ type: 'data', bytes: isShared ? Buffer.from(bytes) : bytes })
     }
     peer.isSenderHeld ||= peer.waitingBytes > CALL_WINDOW_BYTES
     return !peer.isSenderHeld

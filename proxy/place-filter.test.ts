@@ -23,7 +23,7 @@ describe('what a request asks of a place', () => {
     ['a value with an equals sign', ['x-flatmesh-label', 'n=a=b'], { labels: { n: 'a=b' } }],
     ['an empty value', ['x-flatmesh-label', 'n='], { labels: { n: '' } }],
   ])('%s', (_, fields, filter) => {
-    const asked = readPlaceFilter(['host', 'x', ...fields])
+    const asked = readPlaceFilter({ fields: ['host', 'x', ...fields] })
     expect(asked).toEqual({ ok: true, filter: filter && expect.objectContaining(filter) })
   })
 
@@ -43,7 +43,7 @@ describe('what a request asks of a place', () => {
     ['one label twice', ['x-flatmesh-label', 'v=1', 'x-flatmesh-label', 'v=1'], 'a second one of v'],
     ['nine labels', ['x-flatmesh-label', 'a=1,b=1,c=1,d=1,e=1,f=1,g=1,h=1,i=1'], 'at most 8 labels, found 9'],
   ])('%s is refused, and the reason names the field', (_, fields, problem) => {
-    const asked = readPlaceFilter(fields)
+    const asked = readPlaceFilter({ fields })
     expect(asked).toEqual({ ok: false, problem: expect.stringContaining(problem) })
     expect(asked.ok ? '' : asked.problem).toContain(fields[0])
   })

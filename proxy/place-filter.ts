@@ -1,5 +1,6 @@
 import { type DecodedFilter, decodeRouteFilter } from '../router/route-filter.ts'
-import { isNamed, listElements } from './http1-fields.ts'
+import { headValue, isNamed, listElements } from './http1-fields.ts'
+import type { RequestHead } from './http1-head.ts'
 
 const REGION_FIELD = 'x-flatmesh-region'
 const LABEL_FIELD = 'x-flatmesh-label'
@@ -13,7 +14,13 @@ const NOTHING_ASKED: DecodedFilter = { ok: true, filter: undefined }
  *
  * What cannot stand in a field (a comma, letters beyond ASCII) is written as in URLs: `name=M%C3%BCller%2C Inc`.
  */
-export function readPlaceFilter(fields: readonly string[]): DecodedFilter {
+export function readPlaceFilter(head: Pick<RequestHead, 'fields' | 'lines'>): DecodedFilter {
+  // Nearly no request asks: that is seen without taking its fields apart.
+  const isAsked = PLACE_FIELDS.some(name => headValue(head, name) !== undefined)
+  return isAsked ? readFields(head.fields) : NOTHING_ASKED
+}
+
+function readFields(fields: readonly string[]): DecodedFilter {
   let region: string | undefined
   let labels: string[] | undefined
   for (let i = 0; i < fields.length; i += 2) {
@@ -28,7 +35,6 @@ export function readPlaceFilter(fields: readonly string[]): DecodedFilter {
       for (const label of elements.length === 0 ? [''] : elements) labels.push(decodePercent(label))
     }
   }
-  if (region === undefined && labels === undefined) return NOTHING_ASKED
   const decoded = decodeRouteFilter(region, labels ?? [])
   return decoded.ok ? decoded : { ok: false, problem: `${[REGION_FIELD, LABEL_FIELD].join(', ')}: ${decoded.problem}` }
 }

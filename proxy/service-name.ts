@@ -1,5 +1,5 @@
 import { SERVICE_NAME, type ServiceName } from '../router/model.ts'
-import { fieldValue } from './http1-fields.ts'
+import { headValue } from './http1-fields.ts'
 import type { RequestHead } from './http1-head.ts'
 
 /** Hosts of the mesh end in this, so that they cannot be taken for names of the public DNS. */
@@ -10,7 +10,7 @@ const SUFFIX = '.mesh'
  * Undefined: neither names a service.
  */
 export function serviceOf(head: RequestHead): ServiceName | undefined {
-  const name = fieldValue(head.fields, 'x-flatmesh-service') ?? hostName(head.host)
+  const name = headValue(head, 'x-flatmesh-service') ?? hostName(head.host)
   return SERVICE_NAME.test(name) ? name : undefined
 }
 

@@ -8,7 +8,8 @@ import {
   type CallReset,
 } from '../proxy/call.ts'
 import { silentLog } from '../router/log.ts'
-import { CALL_LINK_DEFAULTS, CallLink, type CallLinkOptions } from './call-link.ts'
+import { CallLink } from './call-link.ts'
+import { CALL_LINK_DEFAULTS, type CallLinkOptions } from './call-link-options.ts'
 import { type Carrier, systemClock } from './carrier.ts'
 
 /** Two ends of one line, for the suite below. */

@@ -6,7 +6,8 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { CALL_WINDOW_BYTES } from '../proxy/call.ts'
 import { silentLog } from '../router/log.ts'
 import { ACCEPTOR, callContract, DIALLER, openOf, until, Witness } from './call-contract.ts'
-import { CALL_LINK_DEFAULTS, CallLink, type CallLinkOptions } from './call-link.ts'
+import { CallLink } from './call-link.ts'
+import { CALL_LINK_DEFAULTS, type CallLinkOptions } from './call-link-options.ts'
 import { encodeGoAway, encodeHello, encodeU32, FRAME, FrameDecoder, LAST_ID_ANY } from './frame.ts'
 import { FrameBatch } from './frame-batch.ts'
 import { HandClock } from './hand-clock-fixture.ts'
@@ -187,6 +188,40 @@ describe('a link whose peer is a script', () => {
     })
     expect(peer.seen.filter(({ type }) => type === FRAME.RESET)).toHaveLength(1)
     expect(peer.state.closed).toBe('')
+  })
+
+  it('gives a fast reader a larger window, one that stopped none, and all of them together no more than their share', async () => {
+    const peer = scripted({ callWindowBytes: 2_000, callWindowBytesMax: 8_000, grownBytesMax: 9_000 })
+    peer.hello()
+    await until(() => peer.types().includes(FRAME.PING), 'the link pinged')
+    peer.clock.advance(50)
+    peer.send(FRAME.PONG, 0, peer.seen.find(({ type }) => type === FRAME.PING)?.payload)
+    await until(() => peer.link.rttMs !== undefined, 'the round trip is known')
+    const grantedBytes = (callId: number): number =>
+      peer.seen
+        .filter(({ type, callId: id }) => type === FRAME.WINDOW && id === callId)
+        .reduce((sum, { payload }) => sum + payload.readUInt32BE(), 0)
+    // What was sent comes back as credit; what comes beyond it is how far the window has grown.
+    const grownBytes = async (callId: number): Promise<number> => {
+      peer.open(callId)
+      await until(() => peer.accepted.length === (callId + 1) / 2, 'the call arrived')
+      let sentBytes = 0
+      for (let i = 0; i < 5; i++) {
+        const leftBytes = 2_000 + grantedBytes(callId) - sentBytes
+        const before = grantedBytes(callId)
+        peer.send(FRAME.DATA, callId, Buffer.alloc(leftBytes))
+        sentBytes += leftBytes
+        await until(() => grantedBytes(callId) > before, 'credit came')
+      }
+      return grantedBytes(callId) - sentBytes
+    }
+    expect(await grownBytes(1)).toBe(6_000)
+    expect(await grownBytes(3)).toBe(3_000)
+    peer.accepted[0]?.call.pause()
+    peer.send(FRAME.DATA, 1, Buffer.alloc(8_000))
+    await until(() => peer.link.heldBytes === 8_000, 'the stopped reader holds its window')
+    peer.send(FRAME.DATA, 1, Buffer.from('x'))
+    await until(() => peer.state.fault, 'the link closed')
   })
 
   it('refuses one call, not the link, for a kind or a name it does not know', async () => {

@@ -1,7 +1,8 @@
-import { type AcceptCall, CALL_WINDOW_BYTES, type Call, type CallHandler, type CallReset } from '../proxy/call.ts'
+import type { AcceptCall, Call, CallHandler, CallReset } from '../proxy/call.ts'
 import { invariant, type MeshErrorCode } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import { type NodeId, SERVICE_NAME } from '../router/model.ts'
+import type { CallLinkOptions } from './call-link-options.ts'
 import type { Carrier, Clock } from './carrier.ts'
 import {
   decodeGoAway,
@@ -22,52 +23,14 @@ import {
   WINDOW_BYTES_MAX,
 } from './frame.ts'
 import type { FrameBatch } from './frame-batch.ts'
-import { HEARTBEAT_MS, SILENCE_MS } from './heartbeat.ts'
 import { LinkCall, type LinkOpen, NO_HANDLER } from './link-call.ts'
 import { createLinkCounts, type LinkCounts } from './link-counts.ts'
 import { LinkHeartbeat } from './link-heartbeat.ts'
 import { LinkOutbox } from './link-outbox.ts'
+import { ReceiveWindow } from './receive-window.ts'
 
 /** Interim answers of one call (1xx); a service that says "processing" every ten seconds gets 40 minutes. */
 const HEADS_MAX = 256
-export interface CallLinkOptions {
-  /** What the peer may send of one call unasked. */
-  readonly callWindowBytes: number
-  /** The same for a relayed stream, which carries all calls between two nodes: 1 MiB keeps 80 Mbit/s busy over 100 ms. */
-  readonly relayWindowBytes: number
-  /**
-   * What the peer may have on the way over all calls: 16 MiB keeps 1 Gbit/s busy over a round trip of 130 ms. It is
-   * given back as bytes are handed to the calls' handlers, paused or not, so that no reader can stall another.
-   */
-  readonly linkWindowBytes: number
-  /**
-   * What handlers that paused may hold in sum; the call that would pass it is reset `overloaded`. Credit bounds one call,
-   * this bounds the link whatever their number: 256 MiB is 1,024 readers that stopped with a full window each.
-   */
-  readonly heldBytesMax: number
-  /** Calls the peer may have open at once; one more is reset `overloaded`. 10,000: the design's idle clients per node. */
-  readonly inboundCallsMax: number
-  readonly helloTimeoutMs: number
-  /** A ping each period. */
-  readonly pingPeriodMs: number
-  /** No byte of the peer for this long, pings notwithstanding: the link is dead. */
-  readonly silenceMs: number
-  /** From this id on the link asks to be replaced. Ids are u32; at 30,000 calls/s this comes after 18 hours, with 1 hour to spare. */
-  readonly recycleFromId: number
-}
-
-export const CALL_LINK_DEFAULTS: CallLinkOptions = {
-  callWindowBytes: CALL_WINDOW_BYTES,
-  relayWindowBytes: 1024 * 1024,
-  linkWindowBytes: 16 * 1024 * 1024,
-  heldBytesMax: 256 * 1024 * 1024,
-  inboundCallsMax: 10_000,
-  helloTimeoutMs: 5_000,
-  pingPeriodMs: HEARTBEAT_MS,
-  silenceMs: SILENCE_MS,
-  recycleFromId: 0xf0000000,
-}
-
 export interface CallLinkDeps {
   readonly carrier: Carrier
   readonly clock: Clock
@@ -124,8 +87,8 @@ export class CallLink {
   readonly #idleWaiters: (() => void)[] = []
 
   // receiving
-  #receiveWindowBytes: number
-  #uncreditedBytes = 0
+  readonly #window: ReceiveWindow
+  #grownBytes = 0
   #heldBytes = 0
 
   readonly #heartbeat: LinkHeartbeat
@@ -139,7 +102,7 @@ export class CallLink {
     this.dialled = dialled
     this.#options = options
     this.#nextId = dialled ? 1 : 2
-    this.#receiveWindowBytes = options.linkWindowBytes
+    this.#window = new ReceiveWindow(options.linkWindowBytes)
     const sink: FrameSink = {
       onFrame: (type, callId, payload) => this.#onFrame(type, callId, payload),
       onDataPiece: (callId, piece) => this.#onData(callId, piece),
@@ -222,7 +185,7 @@ export class CallLink {
     const call = new LinkCall(this, 0, open, this.#options.callWindowBytes)
     this.#unsentOpens += 1
     if (open.head.length > HEAD_BYTES_MAX) this.#refuseHead(call, open.head.length)
-    else this.sendFrame(call, FRAME.OPEN, open.head)
+    else this.sendFrame(call, FRAME.OPEN, open.head, false)
     return call
   }
 
@@ -261,12 +224,12 @@ export class CallLink {
 
   // ---- what calls ask for (CallOwner) ----
 
-  sendFrame(call: LinkCall, type: number, payload: Buffer): void {
+  sendFrame(call: LinkCall, type: number, payload: Buffer, isShared: boolean): void {
     if (type !== FRAME.DATA && payload.length > HEAD_BYTES_MAX) {
       this.#refuseHead(call, payload.length)
       return
     }
-    this.#outbox.send(call, type, payload)
+    this.#outbox.send(call, type, payload, isShared)
   }
 
   resetByOwner(call: LinkCall, reset: CallReset): void {
@@ -321,7 +284,7 @@ export class CallLink {
   #widen(call: LinkCall, batch: FrameBatch | undefined): void {
     const moreBytes = this.#options.relayWindowBytes - this.#options.callWindowBytes
     if (moreBytes <= 0) return
-    call.receiveWindowBytes += moreBytes
+    call.window.widen(moreBytes)
     if (batch === undefined) this.#outbox.control(FRAME.WINDOW, call.id, encodeU32(moreBytes))
     else batch.add(FRAME.WINDOW, call.id, encodeU32(moreBytes))
   }
@@ -425,21 +388,19 @@ export class CallLink {
     if (this.#state === 'closed') return undefined
     if (!this.#helloReceived) return 'expected HELLO first, found DATA'
     const length = piece.length
-    this.#receiveWindowBytes -= length
-    if (this.#receiveWindowBytes < 0) return 'expected at most a link window of data, found more'
-    this.#uncreditedBytes += length
-    if (this.#uncreditedBytes >= this.#options.linkWindowBytes / 2) {
-      this.#outbox.control(FRAME.WINDOW, 0, encodeU32(this.#uncreditedBytes))
-      this.#receiveWindowBytes += this.#uncreditedBytes
-      this.#uncreditedBytes = 0
+    this.#window.take(length)
+    if (this.#window.leftBytes < 0) return 'expected at most a link window of data, found more'
+    if (this.#window.isDue) {
+      const growBytesMax = this.#options.linkWindowBytesMax - this.#window.sizeBytes
+      const bytes = this.#window.credit(this.#deps.clock.nowMs(), this.#heartbeat.rttMinMs, growBytesMax)
+      this.#outbox.control(FRAME.WINDOW, 0, encodeU32(bytes))
     }
     const call = this.#calls.get(callId)
     if (call === undefined) return this.#lateFault(callId)
     if (call.peerEnded || call.trailersReceived) return `expected no DATA after the end of call ${callId}`
-    call.receiveWindowBytes -= length
-    if (call.receiveWindowBytes < 0) return `expected at most a window of data on call ${callId}, found more`
+    call.window.take(length)
+    if (call.window.leftBytes < 0) return `expected at most a window of data on call ${callId}, found more`
     call.dataReceived = true
-    call.uncreditedBytes += length
     if (call.paused) {
       call.heldBytes += length
       this.#heldBytes += length
@@ -448,9 +409,8 @@ export class CallLink {
         return undefined
       }
     }
-    if (call.handler === NO_HANDLER || call.backlog !== undefined) {
-      this.#tell(call, handler => handler.onData(piece))
-    } else {
+    if (!isListening(call)) this.#tell(call, handler => handler.onData(piece))
+    else {
       try {
         call.handler.onData(piece)
       } catch (error) {
@@ -480,8 +440,14 @@ export class CallLink {
       call.headsReceived += 1
       if (call.headsReceived > HEADS_MAX) {
         this.#failCall(call, 'bad-answer', `expected at most ${HEADS_MAX} interim answers, found more`, false)
-      } else {
+      } else if (!isListening(call)) {
         this.#tell(call, handler => handler.onHead(payload))
+      } else {
+        try {
+          call.handler.onHead(payload)
+        } catch (error) {
+          this.#onThrown(call, error)
+        }
       }
     } else if (type === FRAME.TRAILERS) {
       call.trailersReceived = true
@@ -489,7 +455,14 @@ export class CallLink {
     } else {
       call.peerEnded = true
       if (call.endSent) this.#forget(call)
-      this.#tell(call, handler => handler.onEnd())
+      if (!isListening(call)) this.#tell(call, TELL_END)
+      else {
+        try {
+          call.handler.onEnd()
+        } catch (error) {
+          this.#onThrown(call, error)
+        }
+      }
     }
     return undefined
   }
@@ -515,10 +488,15 @@ export class CallLink {
 
   /** Lazily: half a window at a time, so that credit costs a frame per 128 KiB. */
   #creditCall(call: LinkCall): void {
-    if (call.paused || call.peerEnded || call.uncreditedBytes < this.#options.callWindowBytes / 2) return
-    this.#outbox.control(FRAME.WINDOW, call.id, encodeU32(call.uncreditedBytes))
-    call.receiveWindowBytes += call.uncreditedBytes
-    call.uncreditedBytes = 0
+    const { window } = call
+    if (call.paused || call.peerEnded || !window.isDue) return
+    const { callWindowBytesMax, grownBytesMax } = this.#options
+    const beforeBytes = window.sizeBytes
+    const growBytesMax = Math.min(callWindowBytesMax - beforeBytes, grownBytesMax - this.#grownBytes)
+    const bytes = window.credit(this.#deps.clock.nowMs(), this.#heartbeat.rttMinMs, growBytesMax)
+    call.grownBytes += window.sizeBytes - beforeBytes
+    this.#grownBytes += window.sizeBytes - beforeBytes
+    this.#outbox.control(FRAME.WINDOW, call.id, encodeU32(bytes))
   }
 
   // ---- telling handlers ----
@@ -588,6 +566,7 @@ export class CallLink {
     call.queuedBytes = 0
     this.#heldBytes -= call.heldBytes
     call.heldBytes = 0
+    this.#grownBytes -= call.grownBytes
     if (call.id === 0) {
       this.#unsentOpens -= 1
     } else {
@@ -679,4 +658,11 @@ export class CallLink {
     this.#state = state
     this.#deps.onState()
   }
+}
+
+const TELL_END = (handler: CallHandler): void => handler.onEnd()
+
+/** Its handler can be told at once. */
+function isListening(call: LinkCall): boolean {
+  return call.handler !== NO_HANDLER && call.backlog === undefined && !call.deaf
 }

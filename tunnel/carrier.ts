@@ -25,8 +25,11 @@ export interface Carrier {
   readonly address: string
   /** Begins to deliver. Called once. Bytes that came before are delivered then. */
   start(handler: CarrierHandler): void
-  /** Sends the parts as one run of bytes; none may be changed afterwards. False: hold back until `onDrain`. */
-  write(parts: readonly Buffer[]): boolean
+  /**
+   * Sends the parts as one run of bytes. False: hold back until `onDrain`. None may be changed before `onWritten`, which
+   * is told once for each write, in order, also when the line is gone; never from inside this method.
+   */
+  write(parts: readonly Buffer[], onWritten?: () => void): boolean
   /** Sends what was written, then closes; cuts off after a short while if the peer does not read. `onClose` follows. */
   close(): void
   /** Closes at once. `onClose` follows. */

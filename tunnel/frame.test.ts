@@ -19,7 +19,7 @@ import {
   wireNumberOfCode,
   writeHeader,
 } from './frame.ts'
-import { COPY_BYTES_MAX, FrameBatch } from './frame-batch.ts'
+import { FrameBatch } from './frame-batch.ts'
 
 /** Each property runs on its own seed, printed on failure; bounded so that the file takes a second or two. */
 const RUNS = { numRuns: 300, seed: 20_261_122 }
@@ -155,27 +155,41 @@ describe('frames', () => {
 })
 
 describe('a batch', () => {
-  it('refers to big payloads where they lie and copies small ones', () => {
+  it('leaves in one buffer, and in as many as it needs when it is large', () => {
     const batch = new FrameBatch()
-    const [small, big] = [Buffer.alloc(COPY_BYTES_MAX), Buffer.alloc(COPY_BYTES_MAX + 1)]
-    batch.add(FRAME.DATA, 1, small)
-    batch.add(FRAME.DATA, 3, big)
+    batch.add(FRAME.DATA, 1, Buffer.alloc(60_000, 'a'))
     batch.add(FRAME.END, 1, Buffer.alloc(0))
-    const parts = batch.take()
-    expect(parts.filter(part => part === big)).toHaveLength(1)
-    expect(parts).toHaveLength(3)
+    expect(batch.take()).toHaveLength(1)
     expect(batch.take()).toEqual([])
+    for (let i = 0; i < 5; i++) batch.add(FRAME.DATA, 1, Buffer.alloc(60_000, `${i}`))
+    const parts = batch.take()
+    expect(parts).toHaveLength(2)
+    const bytes = Buffer.concat(parts)
+    expect(bytes).toHaveLength(5 * 60_008)
+    for (let i = 0; i < 5; i++) expect(bytes.toString('latin1', i * 60_008 + 8, i * 60_008 + 10)).toBe(`${i}${i}`)
   })
 
-  it('leaves alone what it has handed over', () => {
+  it('leaves alone what it has handed over until it is written', () => {
     const batch = new FrameBatch()
-    batch.add(FRAME.DATA, 1, Buffer.from('first'))
-    const taken = Buffer.concat(batch.take())
-    batch.add(FRAME.DATA, 1, Buffer.from('second'))
-    const [kept] = batch.take()
-    for (let i = 0; i < 20; i++) batch.add(FRAME.DATA, 1, Buffer.alloc(4_000, 'z'))
-    expect(taken.subarray(8).toString()).toBe('first')
-    expect(kept?.subarray(8).toString()).toBe('second')
+    const takes = [1, 2, 3].map(number => {
+      batch.add(FRAME.DATA, 1, Buffer.alloc(5_000, `${number}`))
+      return batch.take()
+    })
+    const read = (): string[] => takes.map(([part]) => part?.toString('latin1', 8, 10) ?? '')
+    for (let i = 0; i < 20; i++) batch.add(FRAME.DATA, 1, Buffer.alloc(5_000, 'z'))
+    batch.take()
+    expect(read()).toEqual(['11', '22', '33'])
+    batch.written()
+    for (let i = 0; i < 20; i++) batch.add(FRAME.DATA, 1, Buffer.alloc(5_000, 'z'))
+    batch.take()
+    expect(read()).toEqual(['zz', '22', '33'])
+  })
+
+  it('holds no more than its bytes when it is small', () => {
+    const batch = new FrameBatch()
+    batch.add(FRAME.PING, 0, Buffer.alloc(8))
+    const [part] = batch.take()
+    expect(part?.buffer.byteLength).toBeLessThanOrEqual(Math.max(Buffer.poolSize, 16))
   })
 })
 

@@ -43,6 +43,8 @@ export const HEARTBEAT_DEFAULTS: HeartbeatOptions = {
 export class Heartbeat {
   /** Smoothed round trip; undefined until the first pong. */
   rttMs: number | undefined
+  /** The least that was seen: the line's own round trip, without what queued on the way. */
+  rttMinMs: number | undefined
   /** Smoothed share of heartbeats without an answer, 0..1. */
   lossRatio = 0
   /** To be set by whatever byte arrives: bulk data is a sign of life as good as a pong. */
@@ -76,6 +78,7 @@ export class Heartbeat {
     this.lossRatio -= this.lossRatio * LOSS_WEIGHT
     const sampleMs = nowMs - sentAtMs
     this.samples++
+    this.rttMinMs = Math.min(this.rttMinMs ?? sampleMs, sampleMs)
     if (this.rttMs === undefined) this.rttMs = sampleMs
     else if (this.samples <= QUICK_PINGS) this.rttMs = Math.min(this.rttMs, sampleMs)
     else this.rttMs += (sampleMs - this.rttMs) * RTT_WEIGHT

@@ -1,5 +1,6 @@
 import type { Call, CallHandler, CallOpen, CallReset } from '../proxy/call.ts'
 import { FRAME, NO_BYTES, type OPEN_KIND } from './frame.ts'
+import { ReceiveWindow } from './receive-window.ts'
 
 /** Bytes a call may hold back, beyond what its window and the carrier took, before `write` answers false. */
 const QUEUE_HIGH_BYTES = 128 * 1024
@@ -17,6 +18,8 @@ export interface LinkOpen extends Omit<CallOpen, 'kind'> {
 export interface QueueItem {
   readonly type: number
   readonly payload: Buffer
+  /** Where `payload` lies, if that is to be given back. */
+  readonly room: Buffer | undefined
   /** Bytes of a DATA payload that have left already. */
   sent: number
 }
@@ -24,7 +27,7 @@ export interface QueueItem {
 /** What one end of a call asks of the link it runs on. */
 export interface CallOwner {
   /** Sends now or queues. The call is neither over nor ended. */
-  sendFrame(call: LinkCall, type: number, payload: Buffer): void
+  sendFrame(call: LinkCall, type: number, payload: Buffer, isShared: boolean): void
   resetByOwner(call: LinkCall, reset: CallReset): void
   onResume(call: LinkCall): void
 }
@@ -60,10 +63,10 @@ export class LinkCall implements Call {
   endSent = false
 
   // receiving
-  receiveWindowBytes: number
-  /** Bytes delivered whose credit has not been given back. */
-  uncreditedBytes = 0
-  /** The part of them that counts against what the link lets stopped readers hold. */
+  readonly window: ReceiveWindow
+  /** By how much the window has grown: it is the link's to give. */
+  grownBytes = 0
+  /** Bytes delivered while it was paused: they count against what the link lets stopped readers hold. */
   heldBytes = 0
   paused = false
   peerEnded = false
@@ -82,17 +85,17 @@ export class LinkCall implements Call {
     this.#owner = owner
     this.id = id
     this.opening = opening
-    this.receiveWindowBytes = receiveWindowBytes
+    this.window = new ReceiveWindow(receiveWindowBytes)
   }
 
   sendHead(head: Buffer): void {
     if (this.over || this.ended) return
-    this.#owner.sendFrame(this, FRAME.HEAD, head)
+    this.#owner.sendFrame(this, FRAME.HEAD, head, false)
   }
 
-  write(chunk: Buffer): boolean {
+  write(chunk: Buffer, isShared = false): boolean {
     if (this.over || this.ended) return true
-    if (chunk.length > 0) this.#owner.sendFrame(this, FRAME.DATA, chunk)
+    if (chunk.length > 0) this.#owner.sendFrame(this, FRAME.DATA, chunk, isShared)
     if (this.queuedBytes < QUEUE_HIGH_BYTES) return true
     this.owesDrain = true
     return false
@@ -100,13 +103,13 @@ export class LinkCall implements Call {
 
   sendTrailers(trailers: Buffer): void {
     if (this.over || this.ended || trailers.length === 0) return
-    this.#owner.sendFrame(this, FRAME.TRAILERS, trailers)
+    this.#owner.sendFrame(this, FRAME.TRAILERS, trailers, false)
   }
 
   end(): void {
     if (this.over || this.ended) return
     this.ended = true
-    this.#owner.sendFrame(this, FRAME.END, NO_BYTES)
+    this.#owner.sendFrame(this, FRAME.END, NO_BYTES, false)
   }
 
   reset(reset: CallReset): void {

@@ -28,6 +28,10 @@ export class LinkHeartbeat {
     return this.#beat.rttMs
   }
 
+  get rttMinMs(): number | undefined {
+    return this.#beat.rttMinMs
+  }
+
   start(): void {
     this.#stop = this.#deps.clock.every(TICK_MS, () => this.#tick())
     this.#tick()

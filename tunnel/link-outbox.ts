@@ -1,6 +1,7 @@
 import type { Carrier } from './carrier.ts'
+import { copyOf, giveBack } from './copy-pool.ts'
 import { DATA_BYTES_MAX, FRAME } from './frame.ts'
-import { COPY_BYTES_MAX, FrameBatch } from './frame-batch.ts'
+import { FrameBatch } from './frame-batch.ts'
 import { type LinkCall, QUEUE_ITEM_BYTES, QUEUE_LOW_BYTES } from './link-call.ts'
 import type { LinkCounts } from './link-counts.ts'
 
@@ -68,8 +69,8 @@ export class LinkOutbox {
     this.#batch.take()
   }
 
-  /** A frame of a call: at once if nothing is in its way, else into the call's queue. */
-  send(call: LinkCall, type: number, payload: Buffer): void {
+  /** A frame of a call: at once if nothing is in its way, else into the call's queue. `isShared`: what is queued must be copied. */
+  send(call: LinkCall, type: number, payload: Buffer, isShared: boolean): void {
     if (this.#closed) return
     const now =
       this.#first === undefined &&
@@ -81,13 +82,16 @@ export class LinkOutbox {
       this.#deps.emit(call, type, payload, this.#batch)
     } else if (
       now &&
-      payload.length <= COPY_BYTES_MAX &&
+      payload.length <= DATA_BYTES_MAX &&
       payload.length <= call.sendWindowBytes &&
       payload.length <= this.#windowBytes
     ) {
       this.#emitData(call, payload)
     } else {
-      call.queue.push({ type, payload, sent: 0 })
+      if (isShared) {
+        const { bytes, room } = copyOf(payload)
+        call.queue.push({ type, payload: bytes, room, sent: 0 })
+      } else call.queue.push({ type, payload, room: undefined, sent: 0 })
       call.queuedBytes += payload.length + QUEUE_ITEM_BYTES
       this.#enterRing(call)
     }
@@ -111,7 +115,7 @@ export class LinkOutbox {
   /** The last frame: written now if the carrier takes it. */
   lastWord(type: number, payload: Buffer): void {
     this.#batch.add(type, 0, payload)
-    if (this.#writable) this.#deps.carrier.write(this.#batch.take())
+    if (this.#writable) this.#deps.carrier.write(this.#batch.take(), this.#batch.written)
   }
 
   /** The link's window grows; answers its size. */
@@ -162,7 +166,7 @@ export class LinkOutbox {
       counts.bytesOut += this.#batch.bytes
       counts.framesOut += this.#batch.frames - this.#framesCounted
       this.#framesCounted = this.#batch.frames
-      this.#writable = carrier.write(this.#batch.take())
+      this.#writable = carrier.write(this.#batch.take(), this.#batch.written)
     }
     let drained = NOBODY
     if (this.#drained.length > 0) {
@@ -219,6 +223,7 @@ export class LinkOutbox {
       if (take === unsent) {
         call.queue.shift()
         call.queuedBytes -= QUEUE_ITEM_BYTES
+        giveBack(item.room)
       }
     }
     if (call.owesDrain && call.queuedBytes < QUEUE_LOW_BYTES) {

@@ -40,11 +40,12 @@ export class MemoryCarrier implements Carrier {
     this.#schedule()
   }
 
-  write(parts: readonly Buffer[]): boolean {
+  write(parts: readonly Buffer[], onWritten: () => void = () => {}): boolean {
     const other = this.#other
+    process.nextTick(onWritten)
     if (this.#closed || this.#ended !== undefined || other === undefined || other.#closed) return true
     for (const part of parts) {
-      other.#arriving.push(part)
+      other.#arriving.push(Buffer.from(part))
       other.#arrivingBytes += part.length
     }
     this.bytesOnTheWayMax = Math.max(this.bytesOnTheWayMax, other.#arrivingBytes)

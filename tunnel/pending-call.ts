@@ -80,10 +80,10 @@ export class PendingCall implements Call {
     else this.#keep({ type: 'head', bytes: head })
   }
 
-  write(chunk: Buffer): boolean {
-    if (this.#call !== undefined) return this.#call.write(chunk)
+  write(chunk: Buffer, isShared = false): boolean {
+    if (this.#call !== undefined) return this.#call.write(chunk, isShared)
     if (this.#isOver || this.#isEnded) return true
-    this.#keep({ type: 'data', bytes: chunk })
+    this.#keep({ type: 'data', bytes: isShared ? Buffer.from(chunk) : chunk })
     this.#keptBytes += chunk.length
     this.#owesDrain = this.#keptBytes >= KEPT_BYTES_MAX
     return !this.#owesDrain

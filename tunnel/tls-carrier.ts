@@ -1,8 +1,12 @@
 import type { TLSSocket } from 'node:tls'
 import type { Carrier, CarrierHandler, CarrierKind } from './carrier.ts'
+import { countPassed } from './young-garbage.ts'
 
 /** How long `close` waits for a peer that does not read. Guess: a last frame needs one round trip, not two seconds. */
 const CLOSE_WAIT_MS = 2_000
+
+const NO_BYTES = Buffer.alloc(0)
+const nothing = (): void => {}
 
 /** A mutual TLS 1.3 session over a socket or another stream, whose handshake is over and whose peer was checked. */
 export class TlsCarrier implements Carrier {
@@ -21,7 +25,10 @@ export class TlsCarrier implements Carrier {
     const socket = this.#socket
     let reason = 'the other end closed the connection'
     socket.setNoDelay(true)
-    socket.on('data', (chunk: Buffer) => handler.onBytes(chunk))
+    socket.on('data', (chunk: Buffer) => {
+      handler.onBytes(chunk)
+      countPassed(chunk.length)
+    })
     socket.on('drain', () => handler.onDrain())
     socket.on('error', error => {
       reason = error.message
@@ -32,15 +39,20 @@ export class TlsCarrier implements Carrier {
     else socket.on('close', () => handler.onClose(reason))
   }
 
-  write(parts: readonly Buffer[]): boolean {
+  write(parts: readonly Buffer[], onWritten: () => void = nothing): boolean {
     const socket = this.#socket
-    if (socket.destroyed || socket.writableEnded) return true
-    const [only, second] = parts
-    if (second === undefined) return only === undefined || socket.write(only)
-    socket.cork()
+    const last = parts.length - 1
+    if (last < 0 || socket.destroyed || socket.writableEnded) {
+      process.nextTick(onWritten)
+      return true
+    }
+    // One buffer is encrypted where it lies, several would be copied together first.
     let goOn = true
-    for (const part of parts) goOn = socket.write(part)
-    socket.uncork()
+    for (let i = 0; i <= last; i++) {
+      const part = parts[i] ?? NO_BYTES
+      countPassed(part.length)
+      goOn = socket.write(part, i === last ? onWritten : nothing)
+    }
     return goOn
   }
 
