@@ -1,9 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createMesh, type MeshProcesses } from '../test/e2e/daemon-process.ts'
-import { type Chain, startBackend } from './chain.ts'
-import { type CallFigures, measureCalls } from './load.ts'
+import { type Chain, startBackend, startOurs } from './chain.ts'
+import { type CallFigures, loadHttp } from './load.ts'
 import { hasProgram } from './process.ts'
 
 /**
@@ -26,20 +25,22 @@ for (const program of ['wrk', 'nginx']) {
 
 const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
 const backend = await startBackend(folder)
-const meshes: MeshProcesses[] = []
+const start = (access: 'off' | 'all'): Promise<Chain> => startOurs({ http: backend.port }, { log: { access } })
 const chains = { off: await start('off'), all: await start('all') }
+const measure = ({ http, pids }: Chain, seconds: number): Promise<CallFigures> =>
+  loadHttp(http, pids, { connections: 32, seconds })
 const figures: Record<keyof typeof chains, CallFigures[]> = { off: [], all: [] }
 try {
-  for (const chain of Object.values(chains)) await measureCalls(chain, 32, 2)
+  for (const chain of Object.values(chains)) await measure(chain, 2)
   for (let round = 1; round <= rounds; round++) {
     process.stderr.write(`round ${round} of ${rounds}\n`)
     // Whoever goes first in a round meets what the machine did before.
     for (const access of round % 2 === 0 ? (['off', 'all'] as const) : (['all', 'off'] as const)) {
-      figures[access].push(await measureCalls(chains[access], 32, seconds))
+      figures[access].push(await measure(chains[access], seconds))
     }
   }
 } finally {
-  for (const mesh of meshes) await mesh.stop()
+  for (const chain of Object.values(chains)) await chain.stop()
   await backend.stop()
   rmSync(folder, { recursive: true, force: true })
 }
@@ -55,23 +56,6 @@ else {
     )
   }
   process.stdout.write(`cost ${(cost.callsPerSecond * 100).toFixed(1)} % of calls/s, ${cost.cpuUs.toFixed(1)} µs\n`)
-}
-
-async function start(access: 'off' | 'all'): Promise<Chain> {
-  const mesh = await createMesh({
-    nodes: [
-      { name: 'first', region: 'bench-1', config: { log: { access } } },
-      { name: 'second', region: 'bench-2' },
-    ],
-  })
-  meshes.push(mesh)
-  const [first, second] = [mesh.node('first'), mesh.node('second')]
-  await second.mustRun('service', 'add', 'bench', `127.0.0.1:${backend.port}`)
-  await mesh.converged()
-  return {
-    ...{ name: 'ours', url: `http://${first.listen.http}`, host: 'bench.mesh', pids: [first.pid, second.pid] },
-    stop: () => mesh.stop(),
-  }
 }
 
 function summarize(its: readonly CallFigures[]): { callsPerSecond: number; cpuUs: number; errors: number } {

@@ -2,7 +2,7 @@
 const BENCHES: Readonly<Record<string, string>> = {
   router: 'table of a million routes: memory, lookup, full sync; idle cost of a node',
   'call-link': 'one call link between two processes over TLS: calls per second, CPU, bulk',
-  calls: 'HTTP calls through two daemons, beside HAProxy and nginx',
+  calls: 'calls, bulk, gRPC, new and idle connections through two daemons, beside HAProxy and nginx',
   'access-log': 'what a line for every call costs: two daemons with the access log off and on',
   mixed: 'small calls beside bulk up and down on one link: p99, memory',
   stopped: 'readers that stop: memory of both daemons over time',

@@ -1,6 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { endWithThisProcess } from '../test/e2e/daemon-process.ts'
 
 /** Ticks of /proc/PID/stat in a second; 100 on every Linux that Node runs on (USER_HZ is fixed in the ABI). */
 const TICKS_PER_SECOND = 100
@@ -17,7 +18,7 @@ export class BenchProcess {
     this.child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
     this.child.stdout?.on('data', chunk => this.keep(chunk))
     this.child.stderr?.on('data', chunk => this.keep(chunk))
-    process.once('exit', () => this.child.kill('SIGTERM'))
+    endWithThisProcess(this.child)
   }
 
   private keep(chunk: Buffer): void {
@@ -96,6 +97,25 @@ export async function freePort(): Promise<number> {
   await new Promise(resolve => server.close(resolve))
   if (typeof address !== 'object' || address === null) throw new Error('no port')
   return address.port
+}
+
+/** Whether a request of HTTP/1.1 sent to a port of this machine is answered with 200 within two seconds. */
+export function answers(target: { readonly port: number; readonly host: string }): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(target.port, '127.0.0.1')
+    let text = ''
+    const end = (isAnswered: boolean): void => {
+      socket.destroy()
+      resolve(isAnswered)
+    }
+    socket.setTimeout(2000, () => end(false))
+    socket.on('error', () => end(false)).on('close', () => end(false))
+    socket.on('data', chunk => {
+      text += chunk.toString('latin1')
+      if (text.length > 12) end(text.startsWith('HTTP/1.1 200'))
+    })
+    socket.write(`GET / HTTP/1.1\r\nHost: ${target.host}\r\nConnection: close\r\n\r\n`)
+  })
 }
 
 function canConnect(port: number): Promise<boolean> {

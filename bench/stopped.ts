@@ -22,12 +22,12 @@ const GROWTH_MAX = 1.1
 
 const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
 const backend = await startBackend(folder)
-const chain = await startOurs(backend.port)
+const chain = await startOurs({ http: backend.port })
 const rssMb = (): number[] => chain.pids.map(pid => Math.round(rssBytes(pid) / 1e6))
 const rows: { seconds: number; rssMb: number[] }[] = []
 const sockets: Socket[] = []
 try {
-  await whenAnswered(chain.url, chain.host)
+  await whenAnswered(`http://127.0.0.1:${chain.http.port}`, chain.http.host)
   const before = rssMb()
   await Promise.all(Array.from({ length: option('readers', 20) }, stopReading))
   const beganMs = performance.now()
@@ -52,8 +52,8 @@ try {
 
 function stopReading(): Promise<void> {
   return new Promise((resolve, reject) => {
-    const { hostname, port } = new URL(chain.url)
-    const socket = connect(Number(port), hostname)
+    const { port, host } = chain.http
+    const socket = connect(port, '127.0.0.1')
     sockets.push(socket)
     let bytes = 0
     let first = ''
@@ -66,6 +66,6 @@ function stopReading(): Promise<void> {
       socket.pause()
       resolve()
     })
-    socket.write(`GET /bulk HTTP/1.1\r\nHost: ${chain.host}\r\n\r\n`)
+    socket.write(`GET /bulk HTTP/1.1\r\nHost: ${host}\r\n\r\n`)
   })
 }

@@ -132,6 +132,8 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   onEnd(): void {
     this.hasRequestEnded = true
     if (this.stream !== undefined) this.finishRequest()
+    // The answer was faster.
+    if (this.hasAnswerEnded) this.finish(H2_ERROR.CANCEL)
   }
 
   /** The caller takes more of the answer. */

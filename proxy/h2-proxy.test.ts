@@ -3,6 +3,7 @@ import http from 'node:http'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
+import { createLocalCall } from './local-call.ts'
 import { deadAddress, TestPlaces, waitUntil } from './test-places.ts'
 
 let mesh = new TestPlaces()
@@ -440,6 +441,30 @@ describe('what ends early', () => {
     await mesh.place('a', { orders: [await mesh.listen(silent)] }, 'h2').start()
     const answer = await call(session(), { 'x-flatmesh-timeout': '50ms' })
     expect(answer.headers).toMatchObject({ ':status': 504, 'x-flatmesh-error': 'deadline' })
+  })
+
+  test('a call whose answer was over first is over at the egress when its request is', async () => {
+    const server = http2.createServer()
+    server.on('stream', stream => {
+      stream.on('error', () => {})
+      stream.respond({ ':status': 200 }, { endStream: true })
+    })
+    mesh.place('b', { orders: [await mesh.listen(server)] }, 'h2')
+    const place = mesh.places.get('b')
+    const [mine, theirs] = createLocalCall()
+    let hasEnded = false
+    const onEnd = (): void => {
+      hasEnded = true
+    }
+    mine.handler = { onHead() {}, onData() {}, onTrailers() {}, onDrain() {}, onReset() {}, onEnd }
+    const head = Buffer.from('POST / HTTP/1.1\r\nHost: orders\r\nTransfer-Encoding: chunked\r\n\r\n')
+    place?.egress.accept(theirs, { service: 'orders', kind: 'http', timeoutMs: 0, head })
+    await waitUntil('the answer is over', () => hasEnded)
+    expect(place?.egress.inFlight).toBe(1)
+    mine.write(Buffer.from('late'))
+    mine.end()
+    await waitUntil('nothing is under way any more', () => place?.egress.inFlight === 0)
+    expect(place?.instances.choose('orders')?.inFlight).toBe(0)
   })
 
   test('a client that resets a stream resets it at the instance', async () => {

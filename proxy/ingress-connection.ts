@@ -346,8 +346,10 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
 
   private nextRequest(): void {
     this.activeAtMs = this.deps.nowMs()
+    // Before: the next request may be here in part, and stop the client anew; what waits behind it does so as well.
+    this.socket.resume()
     this.reader.next()
-    if (this.present === undefined && this.reader.buffered === 0) this.socket.resume()
+    if (this.reader.buffered > 0 && !this.isClosing) this.socket.pause()
   }
 
   /** A request that never became an exchange. */

@@ -167,6 +167,36 @@ describe('a call through ingress and egress', () => {
     expect(text.match(/\[\/\d\]/g)).toEqual(['[/1]', '[/2]', '[/3]'])
   })
 
+  test('reads on when part of the next request came before the answer to the last one was known to be over', async () => {
+    const address = await serve((request, response) => void request.pipe(response))
+    const bench = await new Bench().place('b', { orders: [address] }).start()
+    let first: Call | undefined
+    bench.onOpen = (_node, call) => {
+      if (first !== undefined) return false
+      first = call
+      call.handler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
+      call.sendHead(Buffer.from('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n'))
+      call.write(Buffer.from('whole'))
+      return true
+    }
+    const socket = net.connect(bench.port, '127.0.0.1')
+    let text = ''
+    socket.on('data', chunk => {
+      text += chunk
+    })
+    socket.write('GET / HTTP/1.1\r\nHost: orders\r\n\r\n')
+    while (!text.endsWith('whole')) await once(socket, 'data')
+    await new Promise(resolve => {
+      socket.write('POST / HTTP/1.1\r\nHost: orders\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc', resolve)
+    })
+    // What was written before has been read by now: this is answered on the same event loop.
+    await bench.call('/')
+    first?.end()
+    socket.write('def')
+    await once(socket, 'close')
+    expect(text.slice(text.indexOf('whole')).replace(/\r\n(\d\r\n)?/g, '')).toMatch(/^wholeHTTP.*abcdef0?$/)
+  })
+
   test('streams a chunked upload and a chunked answer with trailers', async () => {
     const address = await serve((request, response) => {
       response.writeHead(200, { trailer: 'x-sum' })

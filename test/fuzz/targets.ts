@@ -1,4 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto'
+import { fuzzH2 } from '../../proxy/h2-fuzz.ts'
 import { differentialCase } from '../../proxy/http1-fuzz.ts'
 import { decodeBatch, encodeBatchPayload, peekBatch } from '../../router/batch.ts'
 import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo } from '../../router/entry.ts'
@@ -293,7 +294,10 @@ const http1: Target = {
   },
 }
 
+/** HTTP/2: connections of both roles, header blocks, and what becomes of their heads in HTTP/1. */
+const h2: Target = { name: 'h2', run: (_below, caseSeed) => fuzzH2(caseSeed) }
+
 /** Every decoder of bytes that somebody else controls. */
 export function makeTargets(): Target[] {
-  return [...gossipTargets(), callTarget(), ...trustTargets(), http1]
+  return [...gossipTargets(), callTarget(), ...trustTargets(), http1, h2]
 }
