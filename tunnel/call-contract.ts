@@ -324,6 +324,27 @@ export function callContract(name: string, connect: () => Promise<CarrierPair>):
       expect(b.heldBytes).toBe(0)
     })
 
+    it('has what it needs of a shared buffer when write returns, though most of it cannot leave yet', async () => {
+      let reader: Witness | undefined
+      const { a } = await linked(call => {
+        call.pause()
+        reader = new Witness(call)
+      })
+      const writer = open(a, openOf('orders'))
+      const shared = Buffer.alloc(60_000)
+      const pieces = [...'abcdefgh']
+      for (const letter of pieces) {
+        shared.fill(letter)
+        writer.call.write(shared, true)
+        shared.fill('z')
+      }
+      writer.call.end()
+      await until(() => reader?.bytes === CALL_WINDOW_BYTES, 'one window arrived')
+      reader?.call.resume()
+      await until(() => reader?.ended === true, 'the rest arrived')
+      expect(reader?.text === pieces.map(letter => letter.repeat(60_000)).join('')).toBe(true)
+    })
+
     it('lets no paused call stall the others, though together they pass the window of the link', async () => {
       const held: Witness[] = []
       const { a } = await linked(
