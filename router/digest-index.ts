@@ -22,7 +22,7 @@ export interface Scope {
  */
 export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
-  /** The hashes as last folded; undefined after a change. */
+  /** The hashes in the width in which they were last asked for; changed along with `fine`. */
   private last: Uint8Array | undefined
   private readonly known = new Map<NodeId, { readonly bucket: number; readonly begun: number; hash: number }>()
 
@@ -34,17 +34,15 @@ export class DigestIndex {
     }
     // The origin's part of the text is the same every time.
     const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, known.begun))
-    this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash ^ hash
+    this.change(known.bucket, known.hash ^ hash)
     known.hash = hash
-    this.last = undefined
   }
 
   delete(origin: NodeId): void {
     const known = this.known.get(origin)
     if (known === undefined) return
-    this.fine[known.bucket] = (this.fine[known.bucket] ?? 0) ^ known.hash
+    this.change(known.bucket, known.hash)
     this.known.delete(origin)
-    this.last = undefined
   }
 
   /** Origins that fall into these buckets; undefined: all. */
@@ -63,7 +61,7 @@ export class DigestIndex {
     return { count, indexes: new Set(nodes.map(node => bucketOf(node, count))) }
   }
 
-  /** The hashes as they are sent: 4 bytes each, big endian, as many as the origins known here are worth. */
+  /** The hashes as they are sent, until the next change: 4 bytes each, big endian, as many as the origins known here are worth. */
   summary(): Uint8Array {
     return this.folded(bucketsFor(this.known.size))
   }
@@ -76,7 +74,15 @@ export class DigestIndex {
     return indexes.size === 0 ? undefined : { count: theirs.length / 4, indexes }
   }
 
-  /** Asked for again and again in the same width, often without a change between. Not to be changed. */
+  private change(bucket: number, by: number): void {
+    this.fine[bucket] = (this.fine[bucket] as number) ^ by
+    if (this.last === undefined) return
+    const view = new DataView(this.last.buffer)
+    const at = (bucket % (this.last.length / 4)) * 4
+    view.setUint32(at, view.getUint32(at) ^ by)
+  }
+
+  /** Asked for again and again in the same width. It changes with the next change: copy it to keep it. */
   private folded(count: number): Uint8Array {
     if (this.last?.length !== count * 4) this.last = this.fold(count)
     return this.last

@@ -96,8 +96,9 @@ const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
-/** In a storm of links, paths are searched this often at most to judge how urgent a link is. */
+/** In a storm of links, paths are searched this often at most to judge how urgent a link is: a search costs as the mesh is large. */
 const REACH_MS = 1000
+const REACH_MS_PER_NODE = 2
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
 const SWEEP_MS = 60_000
@@ -235,7 +236,7 @@ export class Router {
 
   /** Whether paths are to be searched to see how urgent a link is; if not, those of a moment ago will do. */
   private mayLookFar(nowMs: number): boolean {
-    const isOld = nowMs - this.reachAtMs > REACH_MS
+    const isOld = nowMs - this.reachAtMs > REACH_MS + REACH_MS_PER_NODE * this.records.size
     if (isOld) this.reachAtMs = nowMs
     return isOld
   }
