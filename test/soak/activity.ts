@@ -26,6 +26,8 @@ export interface Activity {
   run(turn: Turn): Promise<void>
 }
 
+/** Before the ingress closes them itself (75 s): a request that crosses its goodbye is lost by nobody's fault. */
+const IDLE_MS = 30_000
 const SESSION_WINDOW_BYTES = 4 * 1024 * 1024
 
 /** The ways into one daemon, kept open from call to call as applications do. */
@@ -34,7 +36,7 @@ export class Ingress {
   readonly port: number
   /** Ports of plain TCP, by service. */
   readonly tcp: ReadonlyMap<string, number>
-  readonly agent = new http.Agent({ keepAlive: true, maxSockets: 256 })
+  readonly agent = new http.Agent({ keepAlive: true, maxSockets: 256, timeout: IDLE_MS })
   #session: http2.ClientHttp2Session | undefined
   #grpc: EchoClient | undefined
 
