@@ -3,6 +3,7 @@ import type { NodeId } from '../../router/model.ts'
 import type { RouterEvent } from '../../router/router.ts'
 import { HEARTBEAT_DEFAULTS, HEARTBEAT_MS, TICK_MS } from '../../tunnel/heartbeat.ts'
 import type { EventQueue } from './event-queue.ts'
+import { FrameSlabs } from './frame-slabs.ts'
 import { randomFor } from './rng.ts'
 import { LinkEnd, type SimNode } from './sim-node.ts'
 import type { Transcript } from './transcript.ts'
@@ -18,6 +19,7 @@ const HANDSHAKE_RETRY_MS = 1000
 const TELL_MS = 60_000
 /** Length, type byte: the head of each message on a gossip stream. */
 const HEAD_BYTES = 5
+const NO_FRAME = new Uint8Array(0)
 /** A heartbeat: the head and its number. */
 const HEARTBEAT_BYTES = HEAD_BYTES + 4
 
@@ -52,6 +54,7 @@ export class SimOverlay {
   private readonly wires: (Wire | null)[][] = []
   private readonly policies = new Map<SimNode, LinkPolicy>()
   private readonly chance: WireChance
+  private readonly slabs = new FrameSlabs()
   private readonly dialRandom: () => number
   private readonly phaseRandom: () => number
   private readonly handshakeRandom: () => number
@@ -163,10 +166,11 @@ export class SimOverlay {
     if (end === undefined) return
     node.sent.frames++
     node.sent.gossipBytes += bytes.length + HEAD_BYTES
-    this.transmit(end, bytes.length + HEAD_BYTES, other => {
-      this.deps.transcript?.add(this.deps.queue.nowMs, 'frame', node.name, other.node.name, bytes)
-      this.deps.step(other.node, { type: 'frame', from: node.id, bytes })
-    })
+    const deliver = (other: LinkEnd, frame: Uint8Array): void => {
+      this.deps.transcript?.add(this.deps.queue.nowMs, 'frame', node.name, other.node.name, frame)
+      this.deps.step(other.node, { type: 'frame', from: node.id, bytes: frame })
+    }
+    this.transmit(end, bytes.length + HEAD_BYTES, deliver, bytes)
   }
 
   /** Runs it now, or when the node thaws; not at all in another life. */
@@ -327,10 +331,18 @@ export class SimOverlay {
     })
   }
 
-  private transmit(end: LinkEnd, bytes: number, deliver: (other: LinkEnd) => void): void {
+  private transmit(
+    end: LinkEnd,
+    bytes: number,
+    deliver: (other: LinkEnd, frame: Uint8Array) => void,
+    frame: Uint8Array = NO_FRAME,
+  ): void {
     const wire = this.wire(end.node, end.peer)
     if (wire === undefined) return
-    for (const atMs of wire.arrivals(bytes, this.deps.queue.nowMs, this.chance, this.options.retransmit)) {
+    const arrivals = wire.arrivals(bytes, this.deps.queue.nowMs, this.chance, this.options.retransmit)
+    if (arrivals.length === 0) return
+    const held = this.slabs.hold(frame, arrivals.length)
+    for (const atMs of arrivals) {
       // A long message on a slow wire is heard while it comes in, or it would pass for silence.
       for (let heardMs = atMs - wire.passingMs(bytes); heardMs < atMs; heardMs += TICK_MS) {
         this.deps.queue.at(heardMs, () => {
@@ -338,17 +350,28 @@ export class SimOverlay {
         })
       }
       this.deps.queue.at(atMs, () => {
-        const { other } = end
-        if (wire.conditions.blocked || other === undefined) return
-        if (!other.isUp) this.onStray(end)
-        else
-          this.whenAwake(other.node, other.node.life, () => {
-            if (!other.isUp) return
-            other.beat.heard = true
-            deliver(other)
-          })
+        this.arrive(end, wire, held.bytes, deliver)
+        held.release()
       })
     }
+  }
+
+  private arrive(
+    end: LinkEnd,
+    wire: Wire,
+    bytes: Uint8Array,
+    deliver: (other: LinkEnd, frame: Uint8Array) => void,
+  ): void {
+    const { other } = end
+    if (wire.conditions.blocked || other === undefined) return
+    if (!other.isUp) return this.onStray(end)
+    // What a frozen node will read must outlast this moment.
+    const frame = other.node.frozen ? new Uint8Array(bytes) : bytes
+    this.whenAwake(other.node, other.node.life, () => {
+      if (!other.isUp) return
+      other.beat.heard = true
+      deliver(other, frame)
+    })
   }
 
   /** A message for a connection that the other system does not know: it says so (RST), if there is a system. */
