@@ -2,15 +2,20 @@ import { nodeTail } from './entry.ts'
 import type { LinkInfo, NodeId } from './model.ts'
 import { costMsOf, linkCostMs, type Path } from './paths.ts'
 
-/** What one node states of its links: one row a link, in arrays of numbers, because a mesh has many of them. */
-interface Edges {
-  readonly to: number[]
-  readonly rttMs: number[]
-  readonly lossRatio: number[]
-  /** What the link counts for in a path: the dearer of both ends' statements; infinite while one end alone states it. */
-  readonly costMs: number[]
-  readonly countedRttMs: number[]
-}
+/**
+ * What one node states of its links, a row of numbers for each, all in one array: a mesh has very many of them, and one
+ * row is in one place of memory.
+ */
+type Edges = number[]
+/** In a row: the other end's number, … */
+const TO = 0
+/** … the statement, … */
+const RTT_MS = 1
+const LOSS_RATIO = 2
+/** … and what the link counts for in a path: the dearer of both ends' statements; infinite while one end alone states it. */
+const COST_MS = 3
+const COUNTED_RTT_MS = 4
+const ROW = 5
 
 /**
  * What every node says of its live links, and the cheapest paths over them.
@@ -48,17 +53,17 @@ export class LinkGraph {
     const fromNumber = this.lastNumber
     const toNumber = this.number(to)
     const own = this.edgesOf(fromNumber)
-    let at = own.to.indexOf(toNumber)
-    if (at >= 0 && own.rttMs[at] === link.rttMs && own.lossRatio[at] === link.lossRatio) return false
+    const { rttMs, lossRatio } = link
+    let at = rowOf(own, toNumber)
     if (at < 0) {
-      at = own.to.length
-      own.to.push(toNumber)
-      own.costMs.push(Number.POSITIVE_INFINITY)
-      own.countedRttMs.push(0)
+      at = own.length
+      own.push(toNumber, rttMs, lossRatio, Number.POSITIVE_INFINITY, 0)
       this.statedTo[toNumber] = (this.statedTo[toNumber] ?? 0) + 1
+    } else {
+      if (own[at + RTT_MS] === rttMs && own[at + LOSS_RATIO] === lossRatio) return false
+      own[at + RTT_MS] = rttMs
+      own[at + LOSS_RATIO] = lossRatio
     }
-    own.rttMs[at] = link.rttMs
-    own.lossRatio[at] = link.lossRatio
     this.count(fromNumber, at, toNumber)
     return true
   }
@@ -68,14 +73,14 @@ export class LinkGraph {
     const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return undefined
     const own = this.edgesOf(fromNumber)
-    const at = own.to.indexOf(toNumber)
+    const at = rowOf(own, toNumber)
     return at < 0 ? undefined : linkAt(own, at)
   }
 
   /** How many links `node` states. */
   countOf(node: NodeId): number {
     const number = this.find(node)
-    return number === undefined ? 0 : this.edgesOf(number).to.length
+    return number === undefined ? 0 : this.edgesOf(number).length / ROW
   }
 
   /** The whole id of a node that is known by its tail; undefined: nobody states a link from or to it. */
@@ -88,8 +93,12 @@ export class LinkGraph {
   linkedTo(node: NodeId): NodeId[] {
     const number = this.find(node)
     if (number === undefined) return []
-    const { to, costMs } = this.edgesOf(number)
-    return to.filter((_, at) => costMs[at] !== Number.POSITIVE_INFINITY).map(other => this.ids[other] as NodeId)
+    const own = this.edgesOf(number)
+    const linked: NodeId[] = []
+    for (let at = 0; at < own.length; at += ROW) {
+      if (own[at + COST_MS] !== Number.POSITIVE_INFINITY) linked.push(this.ids[own[at + TO] as number] as NodeId)
+    }
+    return linked
   }
 
   /** Takes what `node` says of itself: whether it passes calls on. Answers whether that is another than before. */
@@ -105,7 +114,8 @@ export class LinkGraph {
     this.deadEnds.delete(node)
     const number = this.find(node)
     if (number === undefined) return
-    for (const to of [...this.edgesOf(number).to]) this.remove(node, this.ids[to] as NodeId)
+    const own = [...this.edgesOf(number)]
+    for (let at = 0; at < own.length; at += ROW) this.remove(node, this.ids[own[at + TO] as number] as NodeId)
   }
 
   /**
@@ -141,11 +151,11 @@ export class LinkGraph {
       for (const from of frontier) {
         const own = this.edges[from]
         if (own === undefined || (isDeadEnd[from] === 1 && from !== start)) continue
-        for (let i = 0; i < own.to.length; i++) {
-          const to = own.to[i] as number
+        for (let at = 0; at < own.length; at += ROW) {
+          const to = own[at + TO] as number
           if (to === start) continue
           const isOwn = from === start
-          const linkMs = isOwn ? linkCostMs(linkAt(own, i)) : (own.costMs[i] as number)
+          const linkMs = isOwn ? linkCostMs(linkAt(own, at)) : (own[at + COST_MS] as number)
           const totalMs = (costMs[from] as number) + linkMs
           const knownMs = bestMs[to] as number
           // Written so that an infinite cost is never taken.
@@ -157,7 +167,7 @@ export class LinkGraph {
           bestMs[to] = totalMs
           bestHops[to] = hops
           round.costMs[to] = totalMs
-          round.rttMs[to] = (rttMs[from] as number) + ((isOwn ? own.rttMs[i] : own.countedRttMs[i]) as number)
+          round.rttMs[to] = (rttMs[from] as number) + (own[at + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number)
           round.previous[to] = from
         }
       }
@@ -181,16 +191,15 @@ export class LinkGraph {
     const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return false
     const own = this.edgesOf(fromNumber)
-    const at = own.to.indexOf(toNumber)
+    const at = rowOf(own, toNumber)
     if (at < 0) return false
-    for (const column of [own.to, own.rttMs, own.lossRatio, own.costMs, own.countedRttMs]) {
-      const last = column.pop() as number
-      if (at < column.length) column[at] = last
-    }
+    // The last row takes its place.
+    own.copyWithin(at, own.length - ROW)
+    own.length -= ROW
     this.statedTo[toNumber] = (this.statedTo[toNumber] ?? 1) - 1
     const back = this.edgesOf(toNumber)
-    const backAt = back.to.indexOf(fromNumber)
-    if (backAt >= 0) back.costMs[backAt] = Number.POSITIVE_INFINITY
+    const backAt = rowOf(back, fromNumber)
+    if (backAt >= 0) back[backAt + COST_MS] = Number.POSITIVE_INFINITY
     this.giveUp(fromNumber)
     this.giveUp(toNumber)
     return true
@@ -198,17 +207,18 @@ export class LinkGraph {
 
   /** Works out what a link counts for, at both of its ends. */
   private count(from: number, at: number, to: number): void {
-    const [own, other] = [this.edgesOf(from), this.edgesOf(to)]
-    const backAt = other.to.indexOf(from)
+    const own = this.edgesOf(from)
+    const other = this.edgesOf(to)
+    const backAt = rowOf(other, from)
     if (backAt < 0) return
-    const thereMs = costMsOf(own.rttMs[at] as number, own.lossRatio[at] as number)
-    const backMs = costMsOf(other.rttMs[backAt] as number, other.lossRatio[backAt] as number)
+    const thereMs = costMsOf(own[at + RTT_MS] as number, own[at + LOSS_RATIO] as number)
+    const backMs = costMsOf(other[backAt + RTT_MS] as number, other[backAt + LOSS_RATIO] as number)
     const costMs = Math.max(thereMs, backMs)
-    const rttMs = (backMs > thereMs ? other.rttMs[backAt] : own.rttMs[at]) as number
-    own.costMs[at] = costMs
-    own.countedRttMs[at] = rttMs
-    other.costMs[backAt] = costMs
-    other.countedRttMs[backAt] = rttMs
+    const rttMs = (backMs > thereMs ? other[backAt + RTT_MS] : own[at + RTT_MS]) as number
+    own[at + COST_MS] = costMs
+    own[at + COUNTED_RTT_MS] = rttMs
+    other[backAt + COST_MS] = costMs
+    other[backAt + COUNTED_RTT_MS] = rttMs
   }
 
   private number(node: NodeId): number {
@@ -233,7 +243,7 @@ export class LinkGraph {
 
   private giveUp(number: number): void {
     const id = this.ids[number] as NodeId
-    if (this.statedTo[number] || this.edgesOf(number).to.length > 0 || this.find(id) !== number) return
+    if (this.statedTo[number] || this.edgesOf(number).length > 0 || this.find(id) !== number) return
     this.lastFrom = undefined
     this.numbers.delete(nodeTail(id))
     this.numbers.delete(id)
@@ -243,7 +253,7 @@ export class LinkGraph {
   private edgesOf(number: number): Edges {
     const known = this.edges[number]
     if (known !== undefined) return known
-    const created: Edges = { to: [], rttMs: [], lossRatio: [], costMs: [], countedRttMs: [] }
+    const created: Edges = []
     this.edges[number] = created
     return created
   }
@@ -332,6 +342,12 @@ function findIn(numbers: ReadonlyMap<string, number>, node: NodeId): number | un
   return numbers.get(node) ?? numbers.get(nodeTail(node))
 }
 
+/** Where the row of the link to `to` begins; -1: there is none. */
+function rowOf(edges: Edges, to: number): number {
+  for (let at = 0; at < edges.length; at += ROW) if (edges[at] === to) return at
+  return -1
+}
+
 function linkAt(edges: Edges, at: number): LinkInfo {
-  return { rttMs: edges.rttMs[at] as number, lossRatio: edges.lossRatio[at] as number }
+  return { rttMs: edges[at + RTT_MS] as number, lossRatio: edges[at + LOSS_RATIO] as number }
 }
