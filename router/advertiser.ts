@@ -37,6 +37,8 @@ const SETTLE_MS = 1000
 const LINK_NEWS_MS = 1000
 /** And as much later as the mesh is large: 125 such batches a second in all, whether 125 nodes make them or 1,000. */
 const LINK_NEWS_MS_PER_NODE = 8
+/** But never as late as the links that it makes superfluous are given up (`LINK_POLICY_DEFAULTS.unwantedMs`). */
+export const LINK_NEWS_MS_MAX = 10_000
 
 export interface AdvertiserDeps {
   readonly self: NodeId
@@ -135,7 +137,7 @@ export class Advertiser {
 
   /** How many nodes there are: what is no hurry waits longer where there are many. */
   onNodes(count: number): void {
-    this.linkNewsMs = Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE)
+    this.linkNewsMs = Math.min(LINK_NEWS_MS_MAX, Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE))
   }
 
   /** What waits to be told cannot wait long. */

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest'
+import { LINK_NEWS_MS_MAX } from './advertiser.ts'
 import { LINK_POLICY_DEFAULTS, LinkPolicy, type LinkPolicyOptions, type Surroundings } from './link-policy.ts'
 import type { NodeId } from './model.ts'
 
@@ -135,4 +136,8 @@ describe('what a node gives up', () => {
       expect(policy.choose(seen(15, { links }), atMs, 'period').leave).toEqual([])
     }
   })
+})
+
+test('a link is given up later than what took its place is told of, or there would seem to be no way for a moment', () => {
+  expect(LINK_POLICY_DEFAULTS.unwantedMs).toBeGreaterThan(LINK_NEWS_MS_MAX)
 })
