@@ -29,7 +29,12 @@ export class FirstWays {
    * node's only one. `others`: nodes that are known; undefined: a newcomer, to which every way seems the first.
    */
   static isUrgent(others: number | undefined, links: number): boolean {
-    return links <= 1 || (others !== undefined && others < SMALL_MESH_NODES)
+    return links <= 1 || (others !== undefined && FirstWays.isSmall(others))
+  }
+
+  /** Whether everyone may be told of every link at once; a second way is what calls take when the first is lost. */
+  static isSmall(others: number): boolean {
+    return others < SMALL_MESH_NODES
   }
 
   add(to: NodeId, nowMs: number): void {

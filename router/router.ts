@@ -245,7 +245,7 @@ export class Router {
   private tellFirstWays(nowMs: number): void {
     const only = this.firstWays.take(nowMs).filter(({ to, isOver }) => {
       if (!isOver) return this.table.linksOf(to).stated === 1 && this.table.link(to, this.deps.self) !== undefined
-      return !this.table.isReachedBesides(to, this.mayLookFar(nowMs))
+      return FirstWays.isSmall(this.records.size) || !this.table.isReachedBesides(to, this.mayLookFar(nowMs))
     })
     for (const { to } of only) this.firstWays.delete(to)
     if (only.length === 0) return

@@ -12,6 +12,7 @@ import { type CarrierKind, type Clock, systemClock } from './carrier.ts'
 import type { Identity } from './identity.ts'
 import { createLinkCounts } from './link-counts.ts'
 import { carrierRank, DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
+import { LinkWaiters } from './link-waiters.ts'
 import { PendingCall } from './pending-call.ts'
 import { RELAY_DEFAULTS, Relay, type RelayCounts, type RelayOptions } from './relay.ts'
 import { encodeRoute, NODES_MAX as ROUTE_NODES_MAX, type Route } from './route.ts'
@@ -138,6 +139,8 @@ interface Peer {
   readonly links: PeerLink[]
   readonly dialler: LinkDialler
   readonly waiting: Set<PendingCall>
+  /** Other nodes are to be reached through it. */
+  readonly relayWanted: LinkWaiters
   isWanted: boolean
   /** Its addresses were told: it is remembered without links too. */
   isLearnt: boolean
@@ -429,6 +432,17 @@ export class CallPlane {
     return call === undefined ? undefined : new CallDuplex(call, self)
   }
 
+  /** See LinkDiallerDeps.linkRelay. */
+  #linkRelay(relay: NodeId): Promise<boolean> {
+    const peer = this.#peers.get(relay)
+    if (peer === undefined || this.#draining) return Promise.resolve(false)
+    const waitMs = this.#options.waitMs + 6 * (this.#deps.rttMs?.(relay) ?? 0)
+    const linked = peer.relayWanted.wait(waitMs, () => this.#reconcile(peer))
+    this.#reconcile(peer)
+    if (!peer.dialler.isBusy) peer.relayWanted.tell(false)
+    return linked
+  }
+
   #onArrived(stream: CallDuplex, { nodes }: Route): void {
     const [peer = '', ...rest] = nodes
     if (this.#draining) stream.destroy()
@@ -448,11 +462,13 @@ export class CallPlane {
         rttMs: () => rttMs?.(id),
         route: avoided => route?.(id, avoided),
         openRelay: path => this.#openRoute(path),
+        linkRelay: relay => this.#linkRelay(relay),
         hasOverlay: () => overlay?.isLinked(id) === true,
         openOverlay: timeoutMs => overlay?.open(id, timeoutMs) ?? Promise.reject(new Error('there is no overlay')),
         onDialled: dialled => this.#addLink(peer, dialled, true),
         onExhausted: ({ code, message }: MeshError) => {
           this.#failWaiting(peer, code, message)
+          peer.relayWanted.tell(false)
           this.#forgetIfIdle(peer)
         },
         onStranger: (address, code, reason) =>
@@ -461,7 +477,7 @@ export class CallPlane {
       this.#options,
     )
     const peer: Peer = {
-      ...{ id, links: [], dialler, waiting: new Set<PendingCall>() },
+      ...{ id, links: [], dialler, waiting: new Set<PendingCall>(), relayWanted: new LinkWaiters(this.#clock) },
       ...{ isWanted: false, isLearnt: false, up: false, cancelGrace: undefined },
     }
     this.#peers.set(id, peer)
@@ -469,7 +485,7 @@ export class CallPlane {
   }
 
   #forgetIfIdle(peer: Peer): void {
-    if (peer.links.length > 0 || peer.isWanted || peer.isLearnt || peer.waiting.size > 0) return
+    if (peer.links.length > 0 || peer.isWanted || peer.isLearnt || peer.waiting.size + peer.relayWanted.size > 0) return
     peer.dialler.stop()
     this.#peers.delete(peer.id)
   }
@@ -521,6 +537,7 @@ export class CallPlane {
     peer.links.splice(after + 1, 0, entry)
     link.start()
     this.#attachWaiting(peer)
+    if (kind !== 'relayed') peer.relayWanted.tell(true)
     this.#reconcile(peer)
   }
 
@@ -561,6 +578,7 @@ export class CallPlane {
     } else if (upAtMs !== undefined) {
       this.#deps.log.info({ link: peer.id, carrier: kind, address, reason }, 'a link is down')
     }
+    if (upAtMs !== undefined) peer.dialler.onEnded()
     const livedMs = upAtMs === undefined ? 0 : this.#clock.nowMs() - upAtMs
     // A link that was given up in order says nothing against its way, or calls would be refused until the backoff is over;
     // unless it was given up at once: that would go round and round.
@@ -594,7 +612,7 @@ export class CallPlane {
     if (this.#draining) return
     const usable = peer.links.filter(({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut)
     const rank = Math.max(-1, ...usable.map(rankOf))
-    peer.dialler.update({ rank, isKept: peer.isWanted, isAsked: peer.waiting.size > 0 })
+    peer.dialler.update({ rank, isKept: peer.isWanted, isAsked: peer.waiting.size + peer.relayWanted.size > 0 })
   }
 
   #retireDuplicates(peer: Peer): void {
@@ -618,7 +636,7 @@ export class CallPlane {
     const nowMs = this.#clock.nowMs()
     for (const peer of this.#peers.values()) {
       this.#lookForStale(peer)
-      if (peer.isWanted || peer.waiting.size > 0) continue
+      if (peer.isWanted || peer.waiting.size > 0 || peer.relayWanted.size > 0) continue
       for (const entry of [...peer.links]) {
         const { link } = entry
         const isIdle = link.inFlight === 0 && link.callsSeen === entry.callsSeen
@@ -648,6 +666,7 @@ export class CallPlane {
     peer.isWanted = false
     peer.dialler.stop()
     this.#failWaiting(peer, 'draining', 'this node is shutting down')
+    peer.relayWanted.tell(false)
   }
 
   // ---- what went wrong outside ----

@@ -34,6 +34,7 @@ describe('when a link is dialled, and how', () => {
           seen.routes.push(route.join('>'))
           return undefined
         },
+        linkRelay: () => Promise.resolve(false),
         hasOverlay: () => true,
         openOverlay: () => {
           seen.overlay += 1
@@ -123,6 +124,20 @@ describe('when a link is dialled, and how', () => {
       clock.advance(0)
       await until(() => seen.exhausted.length === tries, 'it was tried again')
     }
+  })
+
+  it('tries again while calls wait when a link has just ended, and fails them when a second has brought nothing', async () => {
+    const { made, clock, seen } = dialler()
+    made.onEnded()
+    made.update(ASKED)
+    clock.advance(0)
+    for (let tries = 0; tries < 50; tries++) {
+      // A try that fails is over a turn later.
+      await new Promise(resolve => setImmediate(resolve))
+      if (clock.nowMs() < 900) expect(seen.exhausted).toEqual([])
+      clock.advance(30)
+    }
+    expect([seen.overlay > 10, seen.exhausted.length, made.isBusy]).toEqual([true, 1, false])
   })
 
   it('looks for a better way while a worse one is in use, less and less often', async () => {

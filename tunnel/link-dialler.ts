@@ -89,6 +89,8 @@ export interface LinkDiallerDeps {
   readonly route: (avoided: ReadonlySet<NodeId>) => readonly NodeId[] | undefined
   /** Opens a stream along a route; undefined: there is no link to its first relay. */
   openRelay(route: readonly NodeId[]): CallDuplex | undefined
+  /** Waits a bounded time for a link to a route's first relay, if one is on its way; false: none came, or none will. */
+  linkRelay(relay: NodeId): Promise<boolean>
   hasOverlay(): boolean
   openOverlay(timeoutMs: number): Promise<Duplex>
   onDialled(dialled: Dialled): void
@@ -139,6 +141,8 @@ export class LinkDialler {
   #need: Need = NO_NEED
   #current: Dial | undefined
   #isStopped = false
+  /** Until when a call that waits is reason enough to try again soon: the peer had a link a moment ago. */
+  #insistUntilMs = NEVER_MS
   #lastError: MeshError
 
   constructor(deps: LinkDiallerDeps, options: DialOptions) {
@@ -195,6 +199,11 @@ export class LinkDialler {
     if (kind === 'direct' && !wasUp) this.#from += 1
   }
 
+  /** A link that was up has ended. What was on its way with it may need a moment, and calls that wait are not failed for that. */
+  onEnded(): void {
+    this.#insistUntilMs = this.#deps.clock.nowMs() + INSIST_MS
+  }
+
   /** A relay was lost, or is about to be: another way is taken for a while if there is one. */
   onRelayLost(relay: NodeId): void {
     this.#lost.set(relay, this.#deps.clock.nowMs() + this.#options.lostRelayMs)
@@ -247,7 +256,7 @@ export class LinkDialler {
       atMs = Math.max(atMs, nowMs + startMs)
     }
     // Without a reason to keep a link nobody tries on; the next call does, once the wait is over.
-    const isPatient = this.#need.isKept || this.#need.rank >= 0
+    const isPatient = this.#need.isKept || this.#need.rank >= 0 || (this.#need.isAsked && nowMs < this.#insistUntilMs)
     if (!isPatient && way.notBeforeMs > nowMs) return
     if (way.timer !== undefined) {
       if (way.timer.atMs <= atMs) return
@@ -283,6 +292,8 @@ export class LinkDialler {
     const { code, message } = this.#lastError
     log.debug({ link: peer, carrier: way.kind, code, reason: message }, 'a dial failed')
     this.#fail(way)
+    const nowMs = this.#deps.clock.nowMs()
+    if (this.#need.isAsked && nowMs < this.#insistUntilMs) way.notBeforeMs = nowMs + INSIST_PERIOD_MS
     this.update(this.#need)
     if (!this.#isStopped && !this.isBusy) this.#deps.onExhausted(this.#lastError)
   }
@@ -333,7 +344,13 @@ export class LinkDialler {
       const [first] = route ?? []
       if (route === undefined || first === undefined || route.length < 2) break
       const via = route.slice(0, -1)
-      const stream = this.#deps.openRelay(route)
+      let stream = this.#deps.openRelay(route)
+      // Word of a node comes over gossip, often before the first link for calls to it is up.
+      if (stream === undefined && (await this.#deps.linkRelay(first))) stream = this.#deps.openRelay(route)
+      if (this.#isStopped) {
+        stream?.destroy()
+        break
+      }
       if (stream === undefined) {
         last = new MeshError('unreachable', `there is no link to ${first}, the first relay on the way to ${peer}`)
         this.#lost.set(first, clock.nowMs() + lostRelayMs)
@@ -370,6 +387,11 @@ export class LinkDialler {
     }
   }
 }
+
+/** Two nodes that had two links at the start give one up after 2.5 s, and what relays carried over it takes another way: within this. */
+const INSIST_MS = 1000
+/** Between two tries then: shorter than the head start of any way, so that calls still wait. */
+const INSIST_PERIOD_MS = 30
 
 /** Routes tried before a way through relays counts as failed: each is a few round trips while a call waits. */
 const ROUTES_TRIED_MAX = 3
