@@ -1,15 +1,8 @@
 import type { Log } from '../router/log.ts'
 import type { NodeId, ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
-import {
-  DISPATCHER_DEFAULTS,
-  Dispatcher,
-  type DispatcherCounters,
-  type DispatcherOptions,
-  type Seeker,
-  type Ticket,
-} from './dispatcher.ts'
-import { egressNoteLine } from './egress-note.ts'
+import { DISPATCHER_DEFAULTS, Dispatcher, type DispatcherCounters, type DispatcherOptions } from './dispatcher.ts'
+import { EgressCallBase } from './egress-call.ts'
 import { H2EgressCall } from './h2-egress.ts'
 import { isGrpc } from './h2-forward.ts'
 import type { H2InstanceConnection } from './h2-pool.ts'
@@ -20,7 +13,7 @@ import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { InstanceConnection, InstanceHandler, InstancePool } from './instance-pool.ts'
 import type { InstanceState, Instances } from './instances.ts'
 import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
-import { isIdempotent, mayRetry, SENT_BYTES_MAX } from './retry.ts'
+import { mayRetry, SENT_BYTES_MAX } from './retry.ts'
 
 export interface EgressDeps {
   readonly self: { readonly id: NodeId; readonly name: string }
@@ -134,18 +127,8 @@ const CRLF = Buffer.from('\r\n')
 const SILENT: CallHandler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
 
 /** One call at its egress: from the call's frames to an instance's connection, and back. */
-class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnection> {
-  private readonly deps: EgressCallDeps
-  private readonly call: Call
-  private readonly open: CallOpen
-  private readonly head: RequestHead
-  private readonly onDone: () => void
-  private instance: InstanceState | undefined
+class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceHandler {
   private connection: InstanceConnection | undefined
-  private ticket: Ticket<InstanceConnection> | undefined
-  readonly isIdempotent: boolean
-  /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
-  private early: Buffer[] = []
   /** The body so far, as long as it may be sent again. */
   private sent: Buffer[] = []
   private sentBytes = 0
@@ -153,48 +136,13 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   /** Instances that were lost before they answered, and what was said of the last one. */
   private lost: Set<InstanceState> | undefined
   private lostReason = ''
-  private bodyLeft: number
-  private trailers: Buffer | undefined
-  private hasRequestEnded = false
   private hasAnswerEnded = false
-  private isDone = false
   /** The connection was used before: it may have been closed by the instance just as the request was sent. */
   private isWarm = false
-  private readonly takenAtMs: number
-  /** When the instance was given the request. */
-  private sentAtMs: number
 
   constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
-    this.deps = deps
-    this.call = call
-    this.open = open
-    this.head = head
-    this.onDone = onDone
-    this.isIdempotent = isIdempotent(head.method)
+    super(deps, deps.h1, call, open, head, onDone)
     this.isReplayable = this.isIdempotent
-    this.bodyLeft = head.contentLength
-    this.takenAtMs = deps.pool.nowMs()
-    this.sentAtMs = this.takenAtMs
-    call.handler = this
-  }
-
-  start(): void {
-    this.seek()
-  }
-
-  get service(): ServiceName {
-    return this.open.service
-  }
-
-  get timeoutMs(): number {
-    return this.open.timeoutMs
-  }
-
-  private seek(tried?: ReadonlySet<InstanceState>): void {
-    const ticket = this.deps.h1.seek(this, tried)
-    if (ticket === undefined || this.isDone) return
-    this.ticket = ticket
-    this.call.pause()
   }
 
   onNone(code: CallReset['code'], reason: string): void {
@@ -204,32 +152,19 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   }
 
   onConnection(instance: InstanceState, connection: InstanceConnection, isWarm: boolean): void {
-    if (this.ticket !== undefined) this.call.resume()
-    this.ticket = undefined
+    this.settle(instance)
     this.isWarm = isWarm
-    this.sentAtMs = this.deps.pool.nowMs()
-    this.instance = instance
     this.connection = connection
-    instance.inFlight++
     connection.expect(this, this.head.method, this.head.upgrade !== '')
     connection.out.write(this.open.head)
-    const early = this.early
-    this.early = []
-    for (const chunk of early) this.writeBody(chunk)
-    if (this.hasRequestEnded) this.finishRequest()
+    this.sendEarly()
   }
 
   // The call's side: the request ------------------------------------------------------------------------------------
 
-  onHead(): void {}
-
   onData(chunk: Buffer): void {
     if (this.connection === undefined) this.early.push(chunk)
     else this.writeBody(chunk)
-  }
-
-  onTrailers(trailers: Buffer): void {
-    this.trailers = trailers
   }
 
   onEnd(): void {
@@ -246,7 +181,7 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     this.finish(false)
   }
 
-  private writeBody(chunk: Buffer): void {
+  protected writeBody(chunk: Buffer): void {
     const { connection } = this
     if (connection === undefined || this.hasAnswerEnded) return
     if (this.isReplayable) this.keep(chunk)
@@ -275,7 +210,7 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     this.sent = []
   }
 
-  private finishRequest(): void {
+  protected finishRequest(): void {
     const { connection, trailers } = this
     if (connection === undefined) return
     if (this.hasAnswerEnded) this.finish(false)
@@ -301,13 +236,6 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
     if (head.status === 101) this.switchProtocols()
   }
 
-  /** For the ingress: where the answer came from, and what it waited for here. */
-  private note(): string {
-    const { deps, instance, takenAtMs, sentAtMs } = this
-    if (instance === undefined) return ''
-    return egressNoteLine(instance.address, sentAtMs - takenAtMs, deps.pool.nowMs() - sentAtMs)
-  }
-
   onAnswerData(chunk: Buffer): void {
     if (!this.call.write(chunk, true)) this.connection?.socket.pause()
   }
@@ -323,9 +251,8 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   }
 
   onAnswerFault(fault: Http1Fault): void {
-    const { name } = this.deps.self
-    const reason = `instance ${this.instance?.address} of ${this.open.service} at ${name}: ${fault.reason}`
-    this.fail(fault.reason.includes('connection ended') ? 'instance-lost' : 'bad-answer', reason, false)
+    const code = fault.reason.includes('connection ended') ? 'instance-lost' : 'bad-answer'
+    this.fail(code, this.told(fault.reason), false)
   }
 
   onRaw(chunk: Buffer): void {
@@ -342,7 +269,7 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
 
   onInstanceLost(reason: string): void {
     const { connection, instance } = this
-    const told = `instance ${instance?.address} of ${this.open.service} at ${this.deps.self.name}: ${reason}`
+    const told = this.told(reason)
     const hasBegun = connection === undefined || connection.hasAnswerBegun
     const reset = { code: 'instance-lost', unexecuted: false } as const
     if (!mayRetry(this.head.method, reset, { answered: hasBegun, bodyReplayable: this.isReplayable })) {
@@ -388,11 +315,8 @@ class EgressCall implements CallHandler, InstanceHandler, Seeker<InstanceConnect
   }
 
   private finish(reusable: boolean): void {
-    if (this.isDone) return
-    this.isDone = true
-    this.early = []
+    if (!this.close()) return
     this.sent = []
-    if (this.ticket !== undefined) this.deps.h1.leave(this.ticket)
     this.release(reusable)
     this.onDone()
   }

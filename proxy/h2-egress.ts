@@ -1,8 +1,6 @@
-import type { ServiceName } from '../router/model.ts'
-import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
-import type { Seeker, Ticket } from './dispatcher.ts'
+import type { Call, CallOpen, CallReset } from './call.ts'
 import type { EgressCallDeps } from './egress.ts'
-import { egressNoteLine } from './egress-note.ts'
+import { EgressCallBase } from './egress-call.ts'
 import { formatGrpcTimeout, parseGrpcTimeoutMs } from './grpc.ts'
 import { h2RequestFields, h2TrailerFields, isGrpc } from './h2-forward.ts'
 import { H2_ERROR, type H2ErrorCode } from './h2-frame.ts'
@@ -16,36 +14,21 @@ import { chooseAnswerFraming, forwardResponseHead } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { InstanceState } from './instances.ts'
 import { MESH_FIELDS, viaLine } from './mesh-fields.ts'
-import { isIdempotent, mayRetry, SENT_BYTES_MAX } from './retry.ts'
+import { mayRetry, SENT_BYTES_MAX } from './retry.ts'
 
 /** Interim (1xx) answers before the final one, as for HTTP/1. */
 const INTERIM_HEADS_MAX = 1000
 
 /** One call at its egress, to an instance that speaks HTTP/2: a stream on a shared connection. */
-export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
-  private readonly deps: EgressCallDeps
-  private readonly call: Call
-  private readonly open: CallOpen
-  private readonly head: RequestHead
-  private readonly onDone: () => void
-  private readonly beganAtMs: number
-  /** When the instance was given the request. */
-  private sentAtMs: number
-  private instance: InstanceState | undefined
+export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
   private owner: H2InstanceConnection | undefined
   private stream: H2Stream | undefined
-  private ticket: Ticket<H2InstanceConnection> | undefined
-  readonly isIdempotent: boolean
-  /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
-  private early: Buffer[] = []
   /** The body so far, for another try; undefined once it is too much or an answer has begun. */
   private sent: Buffer[] | undefined = []
   private sentBytes = 0
-  /** Of the bodies that were announced, what has not come yet; -1: not announced. */
-  private bodyLeft: number
+  /** Of the answer's body that was announced, what has not come yet; -1: not announced. */
   private answerLeft = -1
   private readonly hasBody: boolean
-  private trailers: Buffer | undefined
   private interimHeads = 0
   private hasAnswered = false
   private hasAnswerEnded = false
@@ -53,40 +36,10 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   private tried: Set<InstanceState> | undefined
   private lost: Pick<CallReset, 'code' | 'reason' | 'unexecuted'> | undefined
   private hasTriedAgain = false
-  private hasRequestEnded = false
-  private isDone = false
 
   constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
-    this.deps = deps
-    this.call = call
-    this.open = open
-    this.head = head
-    this.onDone = onDone
-    this.beganAtMs = deps.pool.nowMs()
-    this.sentAtMs = this.beganAtMs
-    this.bodyLeft = head.contentLength
+    super(deps, deps.h2, call, open, head, onDone)
     this.hasBody = head.chunked || head.contentLength > 0
-    this.isIdempotent = isIdempotent(head.method)
-    call.handler = this
-  }
-
-  start(): void {
-    this.seek()
-  }
-
-  get service(): ServiceName {
-    return this.open.service
-  }
-
-  get timeoutMs(): number {
-    return this.open.timeoutMs
-  }
-
-  private seek(tried?: ReadonlySet<InstanceState>): void {
-    const ticket = this.deps.h2.seek(this, tried)
-    if (ticket === undefined || this.isDone) return
-    this.ticket = ticket
-    this.call.pause()
   }
 
   onNone(code: CallReset['code'], reason: string): void {
@@ -96,37 +49,24 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   }
 
   onConnection(instance: InstanceState, owner: H2InstanceConnection): void {
-    if (this.ticket !== undefined) this.call.resume()
-    this.ticket = undefined
-    this.sentAtMs = this.deps.pool.nowMs()
-    this.instance = instance
+    this.settle(instance)
     this.owner = owner
-    instance.inFlight++
     this.stream = owner.openStream(new AnswerSide(this), h2RequestFields(this.head, this.grpcTimeout()), !this.hasBody)
-    const early = this.early
-    this.early = []
-    for (const chunk of early) this.writeBody(chunk)
-    if (this.hasRequestEnded) this.finishRequest()
+    this.sendEarly()
   }
 
   /** What is left of the caller's time; undefined: it set no limit, or one that is not to be understood here. */
   private grpcTimeout(): string | undefined {
     const field = isGrpc(this.head) ? fieldValue(this.head.fields, 'grpc-timeout') : undefined
     const ms = field === undefined ? undefined : parseGrpcTimeoutMs(field)
-    return ms === undefined ? undefined : formatGrpcTimeout(Math.max(0, ms - (this.deps.pool.nowMs() - this.beganAtMs)))
+    return ms === undefined ? undefined : formatGrpcTimeout(Math.max(0, ms - this.sinceTakenMs()))
   }
 
   // The call's side: the request -------------------------------------------------------------------------------------
 
-  onHead(): void {}
-
   onData(chunk: Buffer): void {
     if (this.stream !== undefined) this.writeBody(chunk)
     else if (!this.hasAnswerEnded) this.early.push(chunk)
-  }
-
-  onTrailers(trailers: Buffer): void {
-    this.trailers = trailers
   }
 
   onEnd(): void {
@@ -146,7 +86,7 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
     this.finish(H2_ERROR.CANCEL)
   }
 
-  private writeBody(chunk: Buffer): void {
+  protected writeBody(chunk: Buffer): void {
     const { stream, owner } = this
     if (stream === undefined || owner === undefined || this.isDone) return
     if (!this.head.chunked) {
@@ -161,7 +101,7 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
     if (!owner.connection.outbox.write(stream, chunk)) this.call.pause()
   }
 
-  private finishRequest(): void {
+  protected finishRequest(): void {
     const { stream, owner } = this
     if (stream === undefined || owner === undefined || !this.hasBody) return
     if (this.bodyLeft > 0) return this.fail('bad-request', 'less body came than Content-Length says', false)
@@ -196,13 +136,6 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
     const via = viaLine(this.deps.self.name)
     const add = head.status < 200 ? via : via + this.note()
     return forwardResponseHead(head, 11, framing, { drop: MESH_FIELDS, add })
-  }
-
-  /** For the ingress: where the answer came from, and what it waited for here. */
-  private note(): string {
-    const { deps, instance, beganAtMs, sentAtMs } = this
-    if (instance === undefined) return ''
-    return egressNoteLine(instance.address, sentAtMs - beganAtMs, deps.pool.nowMs() - sentAtMs)
   }
 
   private answerTrailers(fields: readonly HpackField[], ended: boolean): void {
@@ -274,10 +207,6 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
     this.fail('bad-answer', this.told(reason), false)
   }
 
-  private told(reason: string): string {
-    return `instance ${this.instance?.address} of ${this.open.service} at ${this.deps.self.name}: ${reason}`
-  }
-
   private fail(code: CallReset['code'], reason: string, unexecuted: boolean): void {
     if (this.isDone) return
     this.call.reset({ code, reason, node: this.deps.self.id, unexecuted })
@@ -285,11 +214,8 @@ export class H2EgressCall implements CallHandler, Seeker<H2InstanceConnection> {
   }
 
   private finish(code: H2ErrorCode): void {
-    if (this.isDone) return
-    this.isDone = true
-    this.early = []
+    if (!this.close()) return
     this.sent = undefined
-    if (this.ticket !== undefined) this.deps.h2.leave(this.ticket)
     const { stream, owner, instance } = this
     if (instance !== undefined) instance.inFlight--
     const hasEnded = stream?.hasSentEnd === true && stream.hasPeerEnded
