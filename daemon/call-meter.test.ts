@@ -78,6 +78,8 @@ describe('the meter of calls', () => {
     expect(lines(meter, 'flatmesh_calls_total')).toEqual([`${UNKNOWN} unknown-service 4xx 1000`])
     meter.onCallOver({ ...REPORT, ...REFUSED, service: 'idle', outcome: 'no-healthy-place', status: 503 })
     expect(lines(meter, 'flatmesh_calls_total')).toContain('idle no-healthy-place 5xx 1')
+    meter.onCallOver({ ...REPORT, ...REFUSED, service: 'elsewhere', outcome: 'no-matching-place', status: 503 })
+    expect(lines(meter, 'flatmesh_calls_total')).toContain('elsewhere no-matching-place 5xx 1')
   })
 
   test('has numbers of their own for so many services and nodes only, and for all others together', () => {

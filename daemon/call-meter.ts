@@ -103,7 +103,7 @@ export class CallMeter {
   private serviceOf({ service, egress, outcome }: CallReport): ServiceNumbers {
     const known = this.services.get(service)
     if (known !== undefined) return known
-    const isReal = egress !== undefined || outcome === 'no-healthy-place'
+    const isReal = egress !== undefined || outcome === 'no-healthy-place' || outcome === 'no-matching-place'
     const label = !isReal ? UNKNOWN : this.services.size < this.options.servicesMax ? service : OTHER
     const existing = this.services.get(label)
     if (existing !== undefined) return existing
