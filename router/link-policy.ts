@@ -1,6 +1,6 @@
 import { chooseLinks, LINK_CHOICE_DEFAULTS, type LinkChoiceOptions, type LinkPeer } from './link-choice.ts'
 import type { NodeId } from './model.ts'
-import { pickOne } from './pick.ts'
+import { pickSome } from './pick.ts'
 
 export interface LinkPolicyOptions extends LinkChoiceOptions {
   /** Between two choices. */
@@ -142,8 +142,9 @@ export class LinkPolicy {
     const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
     this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
     const isLonely = isSparse && seen.links.length === 0
+    const tries = isLonely ? pickSome(seen.known, LONELY_TRIES, this.deps.random) : []
     return {
-      wanted: isLonely ? new Set([...this.chosen, ...this.someOf(seen.known)]) : this.chosen,
+      wanted: isLonely ? new Set([...this.chosen, ...tries]) : this.chosen,
       isAll: !isSparse && !isGrowing,
       isSparse,
       leave: isSparse ? this.toLeave(seen.links, nowMs) : this.leaveNone(),
@@ -184,14 +185,5 @@ export class LinkPolicy {
       if (count * CALLS_KEPT_SHARE < CALLS_MIN) this.calls.delete(node)
       else this.calls.set(node, count * CALLS_KEPT_SHARE)
     }
-  }
-
-  private someOf(known: readonly NodeId[]): NodeId[] {
-    const left = new Set(known)
-    for (let i = 0; i < LONELY_TRIES && left.size > 0; i++) {
-      const one = pickOne([...left], this.deps.random)
-      if (one !== undefined) left.delete(one)
-    }
-    return known.filter(node => !left.has(node))
   }
 }
