@@ -4,7 +4,8 @@ export const CONNECT_TIMEOUT_MS = 1000
 /**
  * Before the first probe of a connection on which nothing moves (ten more follow, a second apart): a machine that is
  * gone without a word is noticed within 70 s, so that quiet WebSockets and event streams need no time limit. nginx and
- * Go probe after 15 s; a minute keeps the radio of a telephone asleep longer. Guess.
+ * Go probe after 15 s; a minute keeps the radio of a telephone asleep longer, and is below the 350 s after which NATs of
+ * the big clouds forget a connection. Guess.
  */
 export const KEEP_ALIVE_MS = 60_000
 

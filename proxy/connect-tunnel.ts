@@ -1,10 +1,10 @@
+import { KEEP_ALIVE_MS } from './address.ts'
 import type { ExchangeDeps } from './exchange.ts'
 import { fieldValue } from './http1-fields.ts'
 import { decodeResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import { meshAnswer } from './mesh-answer.ts'
 import { viaLine } from './mesh-fields.ts'
-import { KEEP_ALIVE_MS } from './splice.ts'
 import { TcpTunnel, type TunnelClient, type TunnelRequest } from './tcp-tunnel.ts'
 
 /** How long a client may still send after it was told that there is no tunnel, before it is cut off. */

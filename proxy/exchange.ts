@@ -265,13 +265,12 @@ export class Exchange {
   }
 
   answerHead(bytes: Buffer): void {
-    const decoded = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
-    if ('code' in decoded) {
-      this.resetCall('bad-answer', decoded.reason)
-      this.callFailed({ ...this.reset('bad-answer', `the answer's head cannot be read: ${decoded.reason}`) })
+    const head = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
+    if ('code' in head) {
+      this.resetCall('bad-answer', head.reason)
+      this.callFailed(this.reset('bad-answer', `the answer's head cannot be read: ${head.reason}`))
       return
     }
-    const head = decoded
     if (head.status >= 200 || head.status === 101) {
       this.isAnswered = true
       this.answeredAtMs = this.deps.nowMs()

@@ -1,6 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { SecureContext } from 'node:tls'
-import { MeshError } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, ServiceName } from '../router/model.ts'
 import type { RouteFilter } from '../router/route-filter.ts'
@@ -13,6 +12,7 @@ import { H2Ingress } from './h2-ingress.ts'
 import { IngressConnection } from './ingress-connection.ts'
 import type { Wishes } from './ingress-request.ts'
 import { loadTls, type TlsFiles, TlsHandshake } from './ingress-tls.ts'
+import { listen } from './listen.ts'
 
 /** What the ingress needs of the rest: where a service is answered, and a call to there. */
 export interface IngressDeps {
@@ -114,25 +114,13 @@ export class Ingress {
   async start(): Promise<number> {
     const { host, port, tls } = this.options
     if (tls !== undefined) this.context = loadTls(tls)
-    await new Promise<void>((resolve, reject) => {
-      this.server.once('error', error =>
-        reject(
-          new MeshError(
-            'port-in-use',
-            `listen.http: cannot listen on ${host}:${port} (${error.message}); stop what holds it or choose another port`,
-            { cause: error },
-          ),
-        ),
-      )
-      this.server.listen({ host, port }, resolve)
-    })
+    const listening = await listen(this.server, { host, port, field: 'listen.http' })
     this.server.on('error', error => this.deps.log.error({ reason: error.message }, 'the HTTP ingress has a problem'))
     this.timer = setInterval(() => {
       const nowMs = this.deps.nowMs()
       for (const connection of this.connections) connection.tick(nowMs)
     }, TICK_MS)
-    const address = this.server.address()
-    return typeof address === 'object' && address !== null ? address.port : port
+    return listening
   }
 
   get inFlight(): number {

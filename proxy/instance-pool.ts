@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, parseAddress } from './address.ts'
+import { limitConnecting } from './connect-limit.ts'
 import type { Connections } from './dispatcher.ts'
 import { H2Pool } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
@@ -240,18 +241,12 @@ export class InstancePool implements Connections<InstanceConnection> {
         ...{ ...parseAddress(host.address), noDelay: true, allowHalfOpen: true, onread },
         ...{ keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
       })
-      const late = (): void => {
-        if (socket.connecting) socket.destroy(new Error(`no answer in ${CONNECT_TIMEOUT_MS} ms`))
-      }
-      // A busy process hears its timers before what has come meanwhile: the answer may be there already.
-      const timer = setTimeout(() => setImmediate(late), CONNECT_TIMEOUT_MS)
-      socket.once('error', reject)
-      socket.once('close', () => {
-        clearTimeout(timer)
-        reject(new Error('closed while connecting'))
+      limitConnecting(socket, CONNECT_TIMEOUT_MS, () => {
+        socket.destroy(new Error(`no answer in ${CONNECT_TIMEOUT_MS} ms`))
       })
+      socket.once('error', reject)
+      socket.once('close', () => reject(new Error('closed while connecting')))
       socket.once('connect', () => {
-        clearTimeout(timer)
         socket.removeListener('error', reject)
         const made = new InstanceConnection(host, socket)
         connection = made

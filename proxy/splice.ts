@@ -7,11 +7,6 @@ import { TurnWriter } from './turn-writer.ts'
 
 /** How often the owner of splices has them look at their time-outs. A peer that is gone is known within two of these. */
 export const SPLICE_TICK_MS = 250
-/**
- * Silence after which the kernel asks whether the other end still lives. 60 s: below the 350 s after which NATs of the
- * big clouds forget a connection, and what Linux gives a closed socket to hear the rest (tcp_fin_timeout).
- */
-export const KEEP_ALIVE_MS = 60_000
 /** What a client may say before an instance has taken its connection: it is kept, for another place. What a socket holds. */
 const KEPT_BYTES_MAX = 64 * 1024
 const NOTHING: Buffer = Buffer.alloc(0)

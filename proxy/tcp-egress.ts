@@ -1,13 +1,13 @@
 import { connect, type Socket } from 'node:net'
 import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
-import { CONNECT_TIMEOUT_MS, parseAddress } from './address.ts'
+import { CONNECT_TIMEOUT_MS, KEEP_ALIVE_MS, parseAddress } from './address.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
 import { connectInstance } from './connect-instance.ts'
 import { limitConnecting } from './connect-limit.ts'
 import type { InstanceState, Instances } from './instances.ts'
 import { viaLine } from './mesh-fields.ts'
-import { KEEP_ALIVE_MS, SPLICE_TICK_MS, Splice, type SpliceOwner } from './splice.ts'
+import { SPLICE_TICK_MS, Splice, type SpliceOwner } from './splice.ts'
 
 export interface TcpEgressDeps {
   readonly self: { readonly id: NodeId; readonly name: string }

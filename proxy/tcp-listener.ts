@@ -1,8 +1,10 @@
 import { createServer, type Server, type Socket } from 'node:net'
-import { MeshError, type MeshErrorCode } from '../router/errors.ts'
+import type { MeshErrorCode } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { ServiceName } from '../router/model.ts'
-import { KEEP_ALIVE_MS, resetSocket, SPLICE_TICK_MS } from './splice.ts'
+import { KEEP_ALIVE_MS } from './address.ts'
+import { listen } from './listen.ts'
+import { resetSocket, SPLICE_TICK_MS } from './splice.ts'
 import { TcpTunnel, type TunnelClient, type TunnelDeps } from './tcp-tunnel.ts'
 
 /** Connections the kernel keeps until they are taken. 4096: Linux's own limit (net.core.somaxconn) since 5.4. */
@@ -53,14 +55,8 @@ export class TcpListener {
   /** The port it listens on. Rejects with MeshError `port-in-use`. */
   async start(): Promise<number> {
     const { host, port, service } = this.options
-    await new Promise<void>((resolve, reject) => {
-      this.server.once('error', error => {
-        const hint = 'stop what holds it or choose another port'
-        const where = `listeners: cannot listen on ${host}:${port} for ${service}`
-        reject(new MeshError('port-in-use', `${where} (${error.message}); ${hint}`, { cause: error }))
-      })
-      this.server.listen({ host, port, backlog: BACKLOG }, resolve)
-    })
+    const at = { host, port, backlog: BACKLOG, field: 'listeners', what: ` for ${service}` }
+    const listening = await listen(this.server, at)
     this.server.on('error', error => {
       this.deps.log.error({ service, reason: error.message }, 'a TCP listener has a problem')
     })
@@ -68,8 +64,7 @@ export class TcpListener {
       const nowMs = this.deps.nowMs()
       for (const tunnel of this.tunnels) tunnel.tick(nowMs)
     }, SPLICE_TICK_MS)
-    const address = this.server.address()
-    return typeof address === 'object' && address !== null ? address.port : port
+    return listening
   }
 
   /** Takes no new connection and resolves when those there are have ended. */
