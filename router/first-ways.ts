@@ -1,4 +1,5 @@
 import type { NodeId } from './model.ts'
+import { Timetable } from './timetable.ts'
 
 /** In a mesh of at most so many nodes the first way to a node is told at once. */
 const SMALL_MESH_NODES = 100
@@ -20,9 +21,13 @@ export interface FirstWay {
  * whether they get to hear of that. Decides when; does nothing.
  */
 export class FirstWays {
+  /** By node: when it is waited for no more. */
+  private readonly waiting = new Timetable<NodeId, number>()
+
   /** When the first of them is due. */
-  atMs = Number.POSITIVE_INFINITY
-  private readonly waiting = new Map<NodeId, { atMs: number; untilMs: number }>()
+  get atMs(): number {
+    return this.waiting.atMs
+  }
 
   /**
    * Whether the news of a first way cannot wait: in a small mesh it costs little, and the first link of all is this
@@ -38,38 +43,25 @@ export class FirstWays {
   }
 
   add(to: NodeId, nowMs: number): void {
-    this.waiting.set(to, { atMs: nowMs + LOOK_MS, untilMs: nowMs + WAIT_MS })
-    this.atMs = Math.min(this.atMs, nowMs + LOOK_MS)
+    this.waiting.plan(to, nowMs + LOOK_MS, nowMs + WAIT_MS)
   }
 
   /** The link is gone, or told of. */
   delete(to: NodeId): void {
-    if (this.waiting.delete(to) && this.waiting.size === 0) this.atMs = Number.POSITIVE_INFINITY
+    this.waiting.delete(to)
   }
 
   /** What was waited for is known: all are due. */
   hasten(nowMs: number): void {
-    for (const waiting of this.waiting.values()) {
-      waiting.atMs = nowMs
-      waiting.untilMs = nowMs
-    }
-    if (this.waiting.size > 0) this.atMs = nowMs
+    for (const [to] of this.waiting.take(Number.POSITIVE_INFINITY)) this.waiting.plan(to, nowMs, nowMs)
   }
 
   /** Takes those that are to be looked at now; each is looked at twice at most. */
   take(nowMs: number): FirstWay[] {
-    const due: FirstWay[] = []
-    this.atMs = Number.POSITIVE_INFINITY
-    for (const [to, waiting] of this.waiting) {
-      if (nowMs >= waiting.atMs) {
-        const isOver = nowMs >= waiting.untilMs
-        due.push({ to, isOver })
-        if (isOver) this.waiting.delete(to)
-        waiting.atMs = waiting.untilMs
-        if (isOver) continue
-      }
-      this.atMs = Math.min(this.atMs, waiting.atMs)
-    }
-    return due
+    return this.waiting.take(nowMs).map(([to, untilMs]) => {
+      const isOver = nowMs >= untilMs
+      if (!isOver) this.waiting.plan(to, untilMs, untilMs)
+      return { to, isOver }
+    })
   }
 }

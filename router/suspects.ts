@@ -1,4 +1,5 @@
 import type { NodeId } from './model.ts'
+import { Timetable } from './timetable.ts'
 
 /** After the last word against a node, others of the same kind are under way for about so long. */
 const WAIT_MS = 200
@@ -6,9 +7,10 @@ const WAIT_MS = 200
 const AGAIN_MS = 250
 const QUESTIONS_MAX = 4
 
-interface Suspect {
-  atMs: number
-  asked: number
+export interface Suspect {
+  readonly node: NodeId
+  /** How often. */
+  readonly asked: number
 }
 
 /**
@@ -17,37 +19,26 @@ interface Suspect {
  * finds it out by chance; these are asked about instead. Decides when; does nothing.
  */
 export class Suspects {
+  /** By node: how often it was asked about. */
+  private readonly waiting = new Timetable<NodeId, number>()
+
   /** When the first of them is due. */
-  atMs = Number.POSITIVE_INFINITY
-  private readonly waiting = new Map<NodeId, Suspect>()
+  get atMs(): number {
+    return this.waiting.atMs
+  }
 
   /** One more has given it up. */
   add(node: NodeId, nowMs: number): void {
-    const asked = this.waiting.get(node)?.asked ?? 0
-    if (asked < QUESTIONS_MAX) this.plan(node, nowMs + WAIT_MS, asked)
+    const asked = this.waiting.get(node) ?? 0
+    if (asked < QUESTIONS_MAX) this.waiting.plan(node, nowMs + WAIT_MS, asked)
   }
 
   /** Takes those whose time has come; who is asked about after all is to be told of with `onAsked`. */
-  take(nowMs: number): { node: NodeId; asked: number }[] {
-    const due: { node: NodeId; asked: number }[] = []
-    this.atMs = Number.POSITIVE_INFINITY
-    for (const [node, { atMs, asked }] of this.waiting) {
-      if (nowMs < atMs) {
-        this.atMs = Math.min(this.atMs, atMs)
-        continue
-      }
-      this.waiting.delete(node)
-      due.push({ node, asked })
-    }
-    return due
+  take(nowMs: number): Suspect[] {
+    return this.waiting.take(nowMs).map(([node, asked]) => ({ node, asked }))
   }
 
-  onAsked({ node, asked }: { node: NodeId; asked: number }, nowMs: number): void {
-    if (asked + 1 < QUESTIONS_MAX) this.plan(node, nowMs + AGAIN_MS, asked + 1)
-  }
-
-  private plan(node: NodeId, atMs: number, asked: number): void {
-    this.waiting.set(node, { atMs, asked })
-    this.atMs = Math.min(this.atMs, atMs)
+  onAsked({ node, asked }: Suspect, nowMs: number): void {
+    if (asked + 1 < QUESTIONS_MAX) this.waiting.plan(node, nowMs + AGAIN_MS, asked + 1)
   }
 }
