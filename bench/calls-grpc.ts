@@ -1,5 +1,6 @@
+import { figuresOfSmall, smallCalls } from './calls-small.ts'
 import { loadGrpc } from './load.ts'
-import { divide, type Part, show } from './part.ts'
+import type { Part } from './part.ts'
 import { hasProgram } from './process.ts'
 
 /** Calls with 32 in flight for each second asked for: what the slowest chain makes in it. */
@@ -20,27 +21,7 @@ export const grpcPart: Part = {
     const calls = CALLS_PER_SECOND * seconds
     const many = await loadGrpc(grpc, pids, { connections: 4, streamsEach: 8, calls })
     const one = await loadGrpc(grpc, pids, { connections: 1, streamsEach: 1, calls: CALLS_PER_SECOND_AT_1 * seconds })
-    return {
-      callsPerSecond: many.callsPerSecond,
-      cpuUsFirst: many.cpuUs[0],
-      cpuUsSecond: many.cpuUs[1],
-      p50UsAt1: one.p50Us,
-      p99UsAt1: one.p99Us,
-      p50UsAt32: many.p50Us,
-      p99UsAt32: many.p99Us,
-      errors: one.errors + many.errors,
-    }
+    return figuresOfSmall(one, many)
   },
-  ratio: (ours, peer) => ({
-    cpuPerCall: divide(ours, peer, 'cpuUsFirst', 'cpuUsSecond'),
-    p50: divide(ours, peer, 'p50UsAt1'),
-    rps: divide(ours, peer, 'callsPerSecond'),
-  }),
-  columns: [
-    ['calls/s at 32', show('callsPerSecond')],
-    ['CPU µs/call, each hop', show('cpuUsFirst', 'cpuUsSecond')],
-    ['p50/p99 µs at 1', show('p50UsAt1', 'p99UsAt1')],
-    ['p50/p99 µs at 32', show('p50UsAt32', 'p99UsAt32')],
-    ['errors', show('errors')],
-  ],
+  ...smallCalls,
 }
