@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Chain, startBackend, startOurs } from './chain.ts'
 import { type CallFigures, loadHttp } from './load.ts'
+import { hasOption, numberOption } from './options.ts'
+import { median } from './part.ts'
 import { hasProgram } from './process.ts'
 
 /**
@@ -10,12 +12,8 @@ import { hasProgram } from './process.ts'
  *
  * `node bench/access-log.ts [--rounds 7] [--seconds 3] [--json]`. Medians; only the ratio means anything.
  */
-const option = (name: string, fallback: number): number => {
-  const at = process.argv.indexOf(`--${name}`)
-  return at === -1 ? fallback : Number(process.argv[at + 1])
-}
-const rounds = option('rounds', 7)
-const seconds = option('seconds', 3)
+const rounds = numberOption('rounds', 7)
+const seconds = numberOption('seconds', 3)
 
 for (const program of ['wrk', 'nginx']) {
   if (hasProgram(program)) continue
@@ -48,7 +46,7 @@ try {
 const off = summarize(figures.off)
 const all = summarize(figures.all)
 const cost = { callsPerSecond: 1 - all.callsPerSecond / off.callsPerSecond, cpuUs: all.cpuUs - off.cpuUs }
-if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify({ off, all, cost })}\n`)
+if (hasOption('json')) process.stdout.write(`${JSON.stringify({ off, all, cost })}\n`)
 else {
   for (const [name, { callsPerSecond, cpuUs }] of Object.entries({ off, all })) {
     process.stdout.write(
@@ -64,9 +62,4 @@ function summarize(its: readonly CallFigures[]): { callsPerSecond: number; cpuUs
     cpuUs: median(its.map(({ cpuUs }) => cpuUs[0])),
     errors: its.reduce((sum, { errors }) => sum + errors, 0),
   }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }

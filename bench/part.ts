@@ -41,9 +41,15 @@ export function summarize(rounds: readonly Figures[]): Figures {
     names.map(name => {
       const values = rounds.map(figures => figures[name] ?? Number.NaN)
       if (name === 'errors') return [name, values.reduce((total, value) => total + value, 0)]
-      return [name, shorten(values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN)]
+      return [name, shorten(median(values))]
     }),
   )
+}
+
+/** The middle one; of an even number of values the greater of the two. NaN of none. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
 }
 
 /** Three digits say all that a run is good for. */

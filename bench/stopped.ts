@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startBackend, startOurs } from './chain.ts'
+import { hasOption, numberOption } from './options.ts'
 import { rssBytes } from './process.ts'
 import { whenAnswered } from './ready.ts'
 
@@ -12,10 +13,6 @@ import { whenAnswered } from './ready.ts'
  * Each asks for a gigabyte, reads 8 MiB at full speed, so that windows may grow, and then never reads again. The memory of
  * both daemons is told every ten seconds; afterwards it must not grow. Exit code 1 if it grew by more than 10 %.
  */
-const option = (name: string, fallback: number): number => {
-  const at = process.argv.indexOf(`--${name}`)
-  return at === -1 ? fallback : Number(process.argv[at + 1])
-}
 const READ_BYTES = 8 * 1024 * 1024
 const PERIOD_MS = 10_000
 const GROWTH_MAX = 1.1
@@ -29,18 +26,18 @@ const sockets: Socket[] = []
 try {
   await whenAnswered(`http://127.0.0.1:${chain.http.port}`, chain.http.host)
   const before = rssMb()
-  await Promise.all(Array.from({ length: option('readers', 20) }, stopReading))
+  await Promise.all(Array.from({ length: numberOption('readers', 20) }, stopReading))
   const beganMs = performance.now()
-  const untilMs = beganMs + option('minutes', 10) * 60_000
+  const untilMs = beganMs + numberOption('minutes', 10) * 60_000
   do {
     rows.push({ seconds: Math.round((performance.now() - beganMs) / 1000), rssMb: rssMb() })
-    if (!process.argv.includes('--json')) console.log(`${rows.at(-1)?.seconds} s: ${rows.at(-1)?.rssMb.join(' / ')} MB`)
+    if (!hasOption('json')) console.log(`${rows.at(-1)?.seconds} s: ${rows.at(-1)?.rssMb.join(' / ')} MB`)
     await new Promise(resolve => setTimeout(resolve, PERIOD_MS))
   } while (performance.now() < untilMs)
   const settled = rows[Math.min(2, rows.length - 1)]?.rssMb ?? []
   const last = rows.at(-1)?.rssMb ?? []
   const growth = Math.max(...last.map((mb, i) => mb / (settled[i] ?? mb)))
-  if (process.argv.includes('--json')) console.log(JSON.stringify({ beforeMb: before, rows, growth }))
+  if (hasOption('json')) console.log(JSON.stringify({ beforeMb: before, rows, growth }))
   else console.log(`before: ${before.join(' / ')} MB; growth since the third look: ${growth.toFixed(2)} times`)
   if (growth > GROWTH_MAX) process.exitCode = 1
 } finally {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createMesh } from '../test/e2e/daemon-process.ts'
 import { WanMap } from '../test/e2e/wan-relay.ts'
 import { startBackend } from './chain.ts'
+import { hasOption, numberOption } from './options.ts'
 import { whenAnswered } from './ready.ts'
 
 /**
@@ -13,12 +14,8 @@ import { whenAnswered } from './ready.ts'
  * The line is emulated in this process (`test/e2e/wan-relay.ts`: 4 MiB on the way at most), so figures say what the windows
  * allow, not what the machine can do. The first second does not count: it is the time windows take to grow.
  */
-const option = (name: string, fallback: number): number => {
-  const at = process.argv.indexOf(`--${name}`)
-  return at === -1 ? fallback : Number(process.argv[at + 1])
-}
-const rttMs = option('rtt', 90)
-const seconds = option('seconds', 8)
+const rttMs = numberOption('rtt', 90)
+const seconds = numberOption('seconds', 8)
 
 const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
 const backend = await startBackend(folder)
@@ -36,7 +33,7 @@ try {
   await whenAnswered(`http://${mesh.node('first').listen.http}/`, 'bench.mesh')
   const megabytesPerSecond = await download(`http://${mesh.node('first').listen.http}/bulk`)
   const figures = { rttMs, megabytesPerSecond: Math.round(megabytesPerSecond * 10) / 10 }
-  if (process.argv.includes('--json')) console.log(JSON.stringify(figures))
+  if (hasOption('json')) console.log(JSON.stringify(figures))
   else console.log(`one download over a line of ${rttMs} ms: ${figures.megabytesPerSecond} MB/s`)
 } finally {
   await mesh.stop()
