@@ -2,10 +2,11 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { createMesh, waitUntil } from '../test/e2e/daemon-process.ts'
+import { createMesh } from '../test/e2e/daemon-process.ts'
 import type { LoadTarget } from './load.ts'
 import { startNginx } from './peers.ts'
-import { answers, BenchProcess, freePort } from './process.ts'
+import { BenchProcess, freePort } from './process.ts'
+import { whenAnswered } from './ready.ts'
 
 export type ChainName = 'ours' | 'haproxy' | 'nginx'
 
@@ -57,7 +58,10 @@ export async function startGrpcBackend(folder: string): Promise<Backend> {
   return { port, stop: () => server.stop() }
 }
 
-/** Our two daemons: the services `bench`, `grpc` if there is a port for it, and `raw` with a listener. `config`: of the first. */
+/**
+ * Our two daemons: the services `bench`, `grpc` if there is a port for it, and `raw` with a listener; calls of `bench` and
+ * of `raw` are answered. `config`: of the first.
+ */
 export async function startOurs(backend: BackendPorts, config: Record<string, unknown> = {}): Promise<Chain> {
   const tcpPort = await freePort()
   const listeners = [{ tcp: `127.0.0.1:${tcpPort}`, service: 'raw' }]
@@ -84,8 +88,7 @@ export async function startOurs(backend: BackendPorts, config: Record<string, un
     stop: () => mesh.stop(),
   }
   for (const target of [chain.http, chain.tcp]) {
-    if (target === undefined) continue
-    await waitUntil(`port ${target.port} of ours answers`, async () => ((await answers(target)) ? true : undefined))
+    if (target !== undefined) await whenAnswered(`http://127.0.0.1:${target.port}/`, target.host)
   }
   return chain
 }

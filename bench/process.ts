@@ -99,25 +99,6 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-/** Whether a request of HTTP/1.1 sent to a port of this machine is answered with 200 within two seconds. */
-export function answers(target: { readonly port: number; readonly host: string }): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect(target.port, '127.0.0.1')
-    let text = ''
-    const end = (isAnswered: boolean): void => {
-      socket.destroy()
-      resolve(isAnswered)
-    }
-    socket.setTimeout(2000, () => end(false))
-    socket.on('error', () => end(false)).on('close', () => end(false))
-    socket.on('data', chunk => {
-      text += chunk.toString('latin1')
-      if (text.length > 12) end(text.startsWith('HTTP/1.1 200'))
-    })
-    socket.write(`GET / HTTP/1.1\r\nHost: ${target.host}\r\nConnection: close\r\n\r\n`)
-  })
-}
-
 function canConnect(port: number): Promise<boolean> {
   return new Promise(resolve => {
     const socket = connect(port, '127.0.0.1')

@@ -1,22 +1,24 @@
 import http from 'node:http'
+import { waitUntil } from '../test/e2e/daemon-process.ts'
 
-const WAIT_MS = 20_000
+/** Of one try: on a port of plain bytes nothing may come back for as long as nobody is behind it. */
+const TRY_MS = 2_000
 
-/** Waits until a call of the service behind `host` is answered: word of a service takes a moment to reach the other daemon. */
+/**
+ * Waits until a GET for `host` is answered with 200: word of a service takes a moment to reach the other daemon.
+ * Errors: those of `waitUntil`.
+ */
 export async function whenAnswered(url: string, host: string): Promise<void> {
-  const untilMs = performance.now() + WAIT_MS
-  while ((await statusOf(url, host)) >= 400) {
-    if (performance.now() > untilMs) throw new Error(`${host} was not answered within ${WAIT_MS} ms`)
-    await new Promise(resolve => setTimeout(resolve, 50))
-  }
+  await waitUntil(`${url} answers for ${host}`, async () => ((await isAnswered(url, host)) ? true : undefined))
 }
 
-function statusOf(url: string, host: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const request = http.get(url, { headers: { host }, agent: false }, response => {
-      resolve(response.statusCode ?? 0)
+function isAnswered(url: string, host: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const request = http.get(url, { headers: { host }, agent: false, timeout: TRY_MS }, response => {
+      resolve(response.statusCode === 200)
       response.destroy()
     })
-    request.on('error', reject)
+    request.on('timeout', () => request.destroy())
+    request.on('error', () => resolve(false))
   })
 }

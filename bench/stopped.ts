@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { startBackend, startOurs } from './chain.ts'
 import { hasOption, numberOption } from './options.ts'
 import { rssBytes } from './process.ts'
-import { whenAnswered } from './ready.ts'
 
 /**
  * Readers that stop: `npm run bench -- stopped [--minutes 10] [--readers 20] [--json]`.
@@ -24,7 +23,6 @@ const rssMb = (): number[] => chain.pids.map(pid => Math.round(rssBytes(pid) / 1
 const rows: { seconds: number; rssMb: number[] }[] = []
 const sockets: Socket[] = []
 try {
-  await whenAnswered(`http://127.0.0.1:${chain.http.port}`, chain.http.host)
   const before = rssMb()
   await Promise.all(Array.from({ length: numberOption('readers', 20) }, stopReading))
   const beganMs = performance.now()
