@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { freePort } from '../test/e2e/local-port.ts'
 import type { BackendPorts, Chain } from './chain.ts'
 import { descriptorsMax } from './chain.ts'
-import { BenchProcess, freePort } from './process.ts'
+import { BenchProcess } from './process.ts'
 
 /** Debian's place of nginx's module for plain TCP (libnginx-mod-stream); where it is built in, none is loaded. */
 const STREAM_MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so'

@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chownSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { endWithThisProcess, waitUntil } from './daemon-process.ts'
+import { canConnect, freePort } from './local-port.ts'
 
 /** Where Debian keeps what is not on the path: a folder for each version. */
 const POSTGRES_FOLDER = '/usr/lib/postgresql'
@@ -135,25 +135,4 @@ export class DatabaseServer {
       return (await canConnect(this.port)) ? true : undefined
     })
   }
-}
-
-/** A port nobody listens on at this moment: for servers that cannot choose one themselves. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise(resolve => server.close(resolve))
-  if (typeof address !== 'object' || address === null) throw new Error('no port')
-  return address.port
-}
-
-function canConnect(port: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const socket = connect(port, '127.0.0.1')
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
 }
