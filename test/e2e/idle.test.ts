@@ -3,9 +3,9 @@ import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Backend } from './backend.ts'
-import { createMesh, type MeshProcesses, waitUntil } from './daemon-process.ts'
-import { HttpClient, printFigure } from './http-client.ts'
+import { waitUntil } from './daemon-process.ts'
+import { printFigure } from './http-client.ts'
+import { TwoRegions } from './two-regions.ts'
 
 const CLIENT = fileURLToPath(new URL('./leaving-client.ts', import.meta.url))
 const CONNECTIONS = 10_000
@@ -13,33 +13,22 @@ const CONNECTIONS = 10_000
 const CONNECTION_BYTES_MAX = 20_000
 
 describe('ten thousand clients that keep their connections', () => {
-  const backend = new Backend('orders')
-  let mesh: MeshProcesses
+  const regions = new TwoRegions()
   let child: ChildProcess | undefined
 
   beforeAll(async () => {
-    await backend.start()
-    mesh = await createMesh({
-      nodes: [
-        { name: 'a', region: 'region-a' },
-        { name: 'b', region: 'region-b' },
-      ],
-    })
-    mesh.node('b').writeServices([{ name: 'orders', instances: [{ address: backend.address }] }])
-    await mesh.converged()
-    const client = new HttpClient(mesh.node('a').listen.http)
-    await waitUntil('calls are answered', async () => ((await client.call('orders')).status === 200 ? true : undefined))
-    client.close()
+    await regions.start()
+    // Its connection is not one of those that are counted.
+    regions.client.close()
   })
 
   afterAll(async () => {
     child?.kill('SIGKILL')
-    await mesh?.stop()
-    await backend.stop()
+    await regions.stop()
   })
 
   it(`cost at most ${CONNECTION_BYTES_MAX} bytes each, and leave nothing open when they die`, async () => {
-    const node = mesh.node('a')
+    const node = regions.a
     const openFiles = (): number => readdirSync(`/proc/${node.pid}/fd`).length
     const before = { rssBytes: node.rssBytes(), files: openFiles() }
     const words = ['idle', node.listen.http, 'orders', String(CONNECTIONS)]

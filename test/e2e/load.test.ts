@@ -3,10 +3,10 @@ import { once } from 'node:events'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Backend } from './backend.ts'
-import { createMesh, type MeshProcesses, waitUntil } from './daemon-process.ts'
+import { waitUntil } from './daemon-process.ts'
 import { HttpClient, percentile, printFigure } from './http-client.ts'
 import { MemoryWatch } from './memory-watch.ts'
+import { TwoRegions } from './two-regions.ts'
 
 const IN_FLIGHT = 64
 const BULK_BYTES = 2 * 1024 ** 3
@@ -21,35 +21,17 @@ const BULK_RSS_BYTES_MAX = 100e6
 const FLAT_RSS_BYTES_MAX = 60e6
 
 describe('two regions under load', () => {
-  const backend = new Backend('orders')
-  let mesh: MeshProcesses
-  let client: HttpClient
+  const regions = new TwoRegions({ connectionsMax: IN_FLIGHT })
+  const { backend } = regions
 
-  beforeAll(async () => {
-    await backend.start()
-    mesh = await createMesh({
-      nodes: [
-        { name: 'a', region: 'region-a' },
-        { name: 'b', region: 'region-b' },
-      ],
-    })
-    mesh.node('b').writeServices([{ name: 'orders', instances: [{ address: backend.address }] }])
-    await mesh.converged()
-    client = new HttpClient(mesh.node('a').listen.http, IN_FLIGHT)
-    await waitUntil('calls are answered', async () => ((await client.call('orders')).status === 200 ? true : undefined))
-  })
-
-  afterAll(async () => {
-    client?.close()
-    await mesh?.stop()
-    await backend.stop()
-  })
+  beforeAll(() => regions.start())
+  afterAll(() => regions.stop())
 
   it('fail none of 10,000 calls at 64 in flight, and none of 200,000, and their memory stays flat', {
     timeout: 300_000,
   }, async () => {
     // The calls that only waited for the mesh to be there are not counted.
-    const before = (await mesh.node('a').status()).calls
+    const before = (await regions.a.status()).calls
     const first = await callMany(10_000)
     expect(first.failures).toEqual([])
     printFigure('load.calls10k', 10_000 / (first.tookMs / 1000), 'calls/s')
@@ -58,7 +40,7 @@ describe('two regions under load', () => {
 
     expect((await callMany(90_000)).failures).toEqual([])
 
-    const memory = new MemoryWatch(mesh)
+    const memory = new MemoryWatch(regions.mesh)
     const rest = await callMany(100_000)
     memory.stop()
     expect(rest.failures).toEqual([])
@@ -72,14 +54,14 @@ describe('two regions under load', () => {
       printFigure(`load.rss.${name}.lastQuarter`, last / 1e6, 'MB')
       expect(last - second).toBeLessThan(FLAT_RSS_BYTES_MAX)
     }
-    const after = (await mesh.node('a').status()).calls
+    const after = (await regions.a.status()).calls
     expect(after).toMatchObject({ failed: before.failed, inFlight: 0, total: before.total + 200_000 })
   })
 
   it('pass a download of 2 GB in constant memory', { timeout: 300_000 }, async () => {
-    const memory = new MemoryWatch(mesh)
+    const memory = new MemoryWatch(regions.mesh)
     const startedAtMs = performance.now()
-    const answer = await client.open('orders', { path: `/bytes/${BULK_BYTES}` })
+    const answer = await regions.client.open('orders', { path: `/bytes/${BULK_BYTES}` })
     let bytes = 0
     const hash = createHash('sha1')
     for await (const chunk of answer) {
@@ -94,9 +76,9 @@ describe('two regions under load', () => {
   })
 
   it('pass an upload of 2 GB in constant memory', { timeout: 300_000 }, async () => {
-    const memory = new MemoryWatch(mesh)
+    const memory = new MemoryWatch(regions.mesh)
     const startedAtMs = performance.now()
-    const { host, port } = new URL(mesh.node('a').httpUrl).host.match(/(?<host>.*):(?<port>\d+)/)?.groups ?? {}
+    const { host, port } = new URL(regions.a.httpUrl).host.match(/(?<host>.*):(?<port>\d+)/)?.groups ?? {}
     const asked = request({
       host,
       port,
@@ -121,10 +103,10 @@ describe('two regions under load', () => {
   })
 
   it('hold no more than the windows for a reader that stops, while others are served', async () => {
-    const memory = new MemoryWatch(mesh)
+    const memory = new MemoryWatch(regions.mesh)
     const sentBefore = backend.sentBytes
     const stopped = await Promise.all(
-      Array.from({ length: 8 }, () => client.open('orders', { path: `/bytes/${BULK_BYTES}` })),
+      Array.from({ length: 8 }, () => regions.client.open('orders', { path: `/bytes/${BULK_BYTES}` })),
     )
     for (const answer of stopped) answer.pause()
     let seen = -1
@@ -135,7 +117,7 @@ describe('two regions under load', () => {
       return sameLooks >= 25 ? true : undefined
     })
     printFigure('load.stoppedReaders.heldEach', (seen - sentBefore) / stopped.length / 1e6, 'MB')
-    const others = new HttpClient(mesh.node('a').listen.http)
+    const others = new HttpClient(regions.a.listen.http)
     const latenciesMs: number[] = []
     for (let count = 0; count < 500; count++) {
       const { status, tookMs } = await others.call('orders')
@@ -157,7 +139,7 @@ describe('two regions under load', () => {
   it('cancel the call of a client that vanishes at the instance', async () => {
     const before = backend.aborted
     const begun = backend.asked
-    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(mesh.node('a').listen.http) ?? []
+    const [, host = '', port = ''] = /^(.*):(\d+)$/.exec(regions.a.listen.http) ?? []
     const sockets = Array.from({ length: 20 }, () => connect({ host, port: Number(port) }))
     for (const socket of sockets) {
       socket.on('error', () => {})
@@ -172,7 +154,7 @@ describe('two regions under load', () => {
   })
 
   async function nothingInFlight(): Promise<true | undefined> {
-    const [a, b] = await Promise.all([mesh.node('a').status(), mesh.node('b').status()])
+    const [a, b] = await Promise.all([regions.a.status(), regions.b.status()])
     return a.calls.inFlight + b.calls.inFlight === 0 ? true : undefined
   }
 
@@ -184,7 +166,7 @@ describe('two regions under load', () => {
     let left = count
     const worker = async (): Promise<void> => {
       while (left-- > 0) {
-        const answer = await client.call('orders').catch((error: Error) => error)
+        const answer = await regions.client.call('orders').catch((error: Error) => error)
         if (answer instanceof Error) failures.push(answer.message)
         else if (answer.status !== 200 || answer.body.toString() !== 'hello from orders\n')
           failures.push(`${answer.status} ${answer.body.toString()}`)

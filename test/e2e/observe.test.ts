@@ -1,37 +1,17 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Backend } from './backend.ts'
-import { createMesh, type MeshProcesses, waitUntil } from './daemon-process.ts'
-import { HttpClient } from './http-client.ts'
+import { waitUntil } from './daemon-process.ts'
+import { TwoRegions } from './two-regions.ts'
 
 describe('what two daemons tell of the calls between them', () => {
-  const backend = new Backend('orders')
-  let mesh: MeshProcesses
-  let client: HttpClient
+  const regions = new TwoRegions({ a: { log: { access: 'all' } } })
 
-  beforeAll(async () => {
-    await backend.start()
-    mesh = await createMesh({
-      nodes: [
-        { name: 'a', region: 'region-a', config: { log: { access: 'all' } } },
-        { name: 'b', region: 'region-b' },
-      ],
-    })
-    mesh.node('b').writeServices([{ name: 'orders', instances: [{ address: backend.address }] }])
-    await mesh.converged()
-    client = new HttpClient(mesh.node('a').listen.http)
-    await waitUntil('calls are answered', async () => ((await client.call('orders')).status === 200 ? true : undefined))
-  })
-
-  afterAll(async () => {
-    client?.close()
-    await mesh?.stop()
-    await backend.stop()
-  })
+  beforeAll(() => regions.start())
+  afterAll(() => regions.stop())
 
   function lines(): Record<string, unknown>[] {
-    const text = readFileSync(join(mesh.node('a').folder, 'access.log'), 'utf8')
+    const text = readFileSync(join(regions.a.folder, 'access.log'), 'utf8')
     return text
       .split('\n')
       .slice(0, -1)
@@ -39,7 +19,7 @@ describe('what two daemons tell of the calls between them', () => {
   }
 
   async function metrics(name: string): Promise<(sample: string) => number> {
-    const answer = await fetch(`${mesh.node(name).adminUrl}/metrics`)
+    const answer = await fetch(`${regions.mesh.node(name).adminUrl}/metrics`)
     expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8')
     const text = await answer.text()
     return sample => {
@@ -49,12 +29,12 @@ describe('what two daemons tell of the calls between them', () => {
   }
 
   it('has a line for each call, with the instance behind the other node and where the time went', async () => {
-    const answer = await client.call('orders', { method: 'POST', path: '/slow/30?secret=1', body: 'four' })
+    const answer = await regions.client.call('orders', { method: 'POST', path: '/slow/30?secret=1', body: 'four' })
     expect(answer.headers['x-flatmesh-egress']).toBeUndefined()
     const line = await waitUntil('the line is there', () => lines().find(({ path }) => path === '/slow/30'))
     expect(line).toMatchObject({
       ...{ service: 'orders', method: 'POST', status: 200, outcome: 'ok', client: '127.0.0.1', carrier: 'direct' },
-      ...{ ingress: 'a', egress: 'b', instance: backend.address, bytesIn: 4, bytesOut: answer.body.length },
+      ...{ ingress: 'a', egress: 'b', instance: regions.backend.address, bytesIn: 4, bytesOut: answer.body.length },
     })
     const { queueMs, pathMs, instanceMs, firstByteMs, totalMs } = line as Record<string, number>
     expect(instanceMs).toBeGreaterThan(29)
@@ -68,7 +48,7 @@ describe('what two daemons tell of the calls between them', () => {
       'flatmesh_call_first_byte_seconds_count{service="orders",target="b"}',
     ]
     const earlier = await metrics('a')
-    for (let i = 0; i < 5; i++) await client.call('orders')
+    for (let i = 0; i < 5; i++) await regions.client.call('orders')
     const [atA, atB] = [await metrics('a'), await metrics('b')]
     expect(atA(ok) - earlier(ok)).toBe(5)
     expect(atA(count) - earlier(count)).toBe(5)
@@ -82,7 +62,7 @@ describe('what two daemons tell of the calls between them', () => {
   })
 
   it('does not begin with an access log that it cannot write, and says which field to mend', async () => {
-    const b = mesh.node('b')
+    const b = regions.b
     await b.stop()
     b.configure({ log: { access: 'all', accessFile: 'no/such/folder/access.log' } })
     const up = await b.cli('up')
@@ -90,13 +70,13 @@ describe('what two daemons tell of the calls between them', () => {
     expect(up.stderr).toMatch(/log\.accessFile: .*no\/such\/folder\/access\.log cannot be written/)
     b.configure({ log: { access: 'off' } })
     await b.up()
-    await waitUntil('calls are answered', async () => ((await client.call('orders')).status === 200 ? true : undefined))
+    await regions.answered()
   })
 
   it('leaves no line behind when the daemon stops', async () => {
     const before = lines().length
-    for (let i = 0; i < 50; i++) await client.call('orders', { path: `/last/${i}` })
-    await mesh.node('a').stop()
+    for (let i = 0; i < 50; i++) await regions.client.call('orders', { path: `/last/${i}` })
+    await regions.a.stop()
     const last = lines().filter(({ path }) => String(path).startsWith('/last/'))
     expect(last.map(({ path }) => path)).toEqual(Array.from({ length: 50 }, (_, i) => `/last/${i}`))
     expect(lines().length).toBeGreaterThanOrEqual(before + 50)
