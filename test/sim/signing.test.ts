@@ -26,6 +26,16 @@ test('a proof names its node, and anything else is none', () => {
   expect(verifyProof(new Uint8Array(408))).toBeUndefined()
 })
 
+test('a proof is kept once for all who ask, as a copy: the memory of a frame is used again', () => {
+  const signing = new SimSigning('stub')
+  const { proof, keepProof, verifyProof } = signing.of(nodeIdOf('a'))
+  const frame = new Uint8Array(proof)
+  const kept = keepProof?.(frame)
+  frame.fill(0)
+  expect(verifyProof(kept ?? frame)).toBe(nodeIdOf('a'))
+  expect(signing.of(nodeIdOf('b')).keepProof?.(new Uint8Array(proof))).toBe(kept)
+})
+
 test('an id has the length of a real one and depends on the name alone', () => {
   expect(nodeIdOf('a')).toMatch(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/)
   expect(nodeIdOf('a')).toBe(nodeIdOf('a'))

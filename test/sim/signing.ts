@@ -1,6 +1,7 @@
 import { createHash, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto'
 import { type Batch, decodeBatch } from '../../router/batch.ts'
 import { BoundedMap } from '../../router/bounded-map.ts'
+import { invariant } from '../../router/errors.ts'
 import { type KeptBatch, keepCopy } from '../../router/kept-batch.ts'
 import { KeyPool } from '../../router/key-pool.ts'
 import type { NodeId } from '../../router/model.ts'
@@ -83,10 +84,12 @@ export class SimSigning {
     return kept
   }
 
+  /** One for all: a node's proof never changes. Only one that was verified is kept, so it names a node. */
   private keepProof(proof: Uint8Array): Uint8Array {
     const node = decodeProof(proof)
-    const known = node === undefined ? undefined : this.proofs.get(node)
-    if (known !== undefined || node === undefined) return known ?? proof
+    invariant(node !== undefined, 'a proof is verified before it is kept')
+    const known = this.proofs.get(node)
+    if (known !== undefined) return known
     const kept = new Uint8Array(proof)
     this.proofs.set(node, kept)
     return kept
