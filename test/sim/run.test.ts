@@ -31,6 +31,14 @@ describe('a run', () => {
     expect([result.ghostRoutes, result.missingRoutes]).toEqual([0, 0])
   })
 
+  test('tells how far it is each second of its time, from the first on, while nodes still start', () => {
+    const toldMs = [0]
+    new Run({ onProgress: ({ nowMs }) => toldMs.push(nowMs) }, { ...OPTIONS, nodes: 60, minutes: 0 }).execute()
+    const gapsMs = toldMs.slice(1).map((atMs, i) => atMs - (toldMs[i] ?? 0))
+    expect(gapsMs.length).toBeGreaterThan(2)
+    expect(Math.max(...gapsMs)).toBeLessThanOrEqual(1000)
+  })
+
   test.each([
     'full',
     'ring',

@@ -94,6 +94,7 @@ const START_MS_MAX = 20_000
 const JOIN_MS_MAX = 120_000
 /** Quiet at the end of each minute, in which the checkers must find all well. */
 const QUIET_MS = 10_000
+const SECOND_MS = 1000
 const MINUTE_MS = 60_000
 /** A node that went away comes back after 3..30 s. */
 const AWAY_MS = { min: 3000, span: 27_000 }
@@ -180,8 +181,12 @@ export class Run {
         seeds.push(name)
       } else this.mesh.queue.at(atMs, begin)
     }
-    this.mesh.run(spanMs)
     const untilMs = JOIN_MS_MAX
+    // Second by second so that it is seen to move. Traffic is sampled once all have started.
+    while (this.mesh.nowMs < spanMs) {
+      this.mesh.run(Math.min(SECOND_MS, spanMs - this.mesh.nowMs))
+      this.tell('joining', this.mesh.nowMs / untilMs)
+    }
     let nextLookMs = 0
     while (this.mesh.nowMs < untilMs) {
       this.second('joining', this.mesh.nowMs / untilMs)
@@ -294,10 +299,14 @@ export class Run {
   // Results ------------------------------------------------------------------------------------------------------
 
   private second(phase: string, share: number): void {
-    this.mesh.run(1000)
+    this.mesh.run(SECOND_MS)
     this.convergence.sweep()
     const isLarge = this.mesh.nodes.size > DEATHS_NODES_MAX
     this.traffic.sample(!isLarge || this.traffic.samples.length % 10 === 0)
+    this.tell(phase, share)
+  }
+
+  private tell(phase: string, share: number): void {
     this.onProgress({ phase, share, nowMs: this.mesh.nowMs })
   }
 
