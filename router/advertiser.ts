@@ -37,8 +37,14 @@ const SETTLE_MS = 1000
 const LINK_NEWS_MS = 1000
 /** And as much later as the mesh is large: 125 such batches a second in all, whether 125 nodes make them or 1,000. */
 const LINK_NEWS_MS_PER_NODE = 8
+/** So many times as late while newcomers stream in: each makes two dozen links, and most of what is said of them is soon said anew. */
+const GROWING_FACTOR = 4
+/** They do if there are more by this ratio, and by this number, than at most so long ago. */
+const GROWING = { ratio: 1.1, nodes: 8, withinMs: 5000 }
 /** But never as late as the links that it makes superfluous are given up (`LINK_POLICY_DEFAULTS.unwantedMs`). */
 export const LINK_NEWS_MS_MAX = 10_000
+/** A link that this node gives up is taken back before it is closed (`LINK_POLICY_DEFAULTS.leaveMs`), or the other end would take it for dead and cry out. */
+const LEAVE_NEWS_MS = 1000
 
 export interface AdvertiserDeps {
   readonly self: NodeId
@@ -62,7 +68,11 @@ export class Advertiser {
   private readonly held = new Map<ServiceName, unknown>()
   private readonly links = new Map<NodeId, ToldLink>()
   private publishAtMs = Number.POSITIVE_INFINITY
-  private linkNewsMs = LINK_NEWS_MS
+  private readonly nodes = {
+    count: 0,
+    before: { count: 0, atMs: Number.NEGATIVE_INFINITY },
+    grewAtMs: Number.NEGATIVE_INFINITY,
+  }
   private readonly pace = new RateLimit(PUBLISH_RATE)
 
   constructor(deps: AdvertiserDeps, options: AdvertiserOptions) {
@@ -103,13 +113,18 @@ export class Advertiser {
   /** `isUrgent`: calls get there no other way, so that others wait for the news. */
   onLinkUp(to: NodeId, rttMs: number, isUrgent: boolean, nowMs: number): void {
     // The first measure is taken while both ends are busy with each other: a better one is told soon.
-    const withinMs = !isUrgent ? this.linkNewsMs : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
+    const withinMs = !isUrgent ? this.linkNewsMs(nowMs) : this.isCalm(nowMs) ? this.options.batchMs : LINK_BURST_MS
     this.tellLink(to, { rttMs, lossRatio: 0 }, nowMs, withinMs, nowMs - this.options.linkHoldMs + SETTLE_MS)
   }
 
-  onLinkDown(to: NodeId, isUrgent: boolean, nowMs: number): void {
+  /** `urgency`: a `dead` link is told at once, one that this node gives up (`left`) before it is closed, and one that the other end has taken back (`over`) some time: that is enough for everyone. */
+  onLinkDown(to: NodeId, urgency: 'dead' | 'left' | 'over', nowMs: number): void {
     this.links.delete(to)
-    this.change(linkKey(to), undefined, nowMs, isUrgent ? this.options.batchMs : this.linkNewsMs)
+    const newsMs = this.linkNewsMs(nowMs)
+    const withinMs = { dead: this.options.batchMs, left: Math.min(newsMs, LEAVE_NEWS_MS), over: LINK_NEWS_MS_MAX }[
+      urgency
+    ]
+    this.change(linkKey(to), undefined, nowMs, withinMs)
   }
 
   onRtt(to: NodeId, sample: LinkInfo, nowMs: number): void {
@@ -122,7 +137,7 @@ export class Advertiser {
     if (!isFar && nowMs - told.toldAtMs < linkHoldMs) return
     const rttMoved = movedMs > rttDeadbandMs && movedMs > told.rttMs * rttDeadbandRatio
     const lossMoved = Math.abs(sample.lossRatio - told.lossRatio) >= lossDeadband
-    if (rttMoved || lossMoved) this.tellLink(to, sample, nowMs, this.linkNewsMs)
+    if (rttMoved || lossMoved) this.tellLink(to, sample, nowMs, this.linkNewsMs(nowMs))
   }
 
   /** A record of this node that it does not know is about: start anew above it. */
@@ -136,8 +151,17 @@ export class Advertiser {
   }
 
   /** How many nodes there are: what is no hurry waits longer where there are many. */
-  onNodes(count: number): void {
-    this.linkNewsMs = Math.min(LINK_NEWS_MS_MAX, Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE))
+  onNodes(count: number, nowMs: number): void {
+    const { nodes } = this
+    nodes.count = count
+    if (nowMs - nodes.before.atMs > GROWING.withinMs) nodes.before = { count, atMs: nowMs }
+    if (count > nodes.before.count * GROWING.ratio + GROWING.nodes) nodes.grewAtMs = nowMs
+  }
+
+  private linkNewsMs(nowMs: number): number {
+    const { count, grewAtMs } = this.nodes
+    const factor = nowMs - grewAtMs < GROWING.withinMs ? GROWING_FACTOR : 1
+    return Math.min(LINK_NEWS_MS_MAX, Math.max(LINK_NEWS_MS, count * LINK_NEWS_MS_PER_NODE * factor))
   }
 
   /** What waits to be told cannot wait long. */

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { LINK_NEWS_MS_MAX } from './advertiser.ts'
 import { type Batch, encodeBatchPayload, signedBytes } from './batch.ts'
 import { encodeServiceInfo } from './entry.ts'
 import { decodeGossipFrame, encodeGossipFrame } from './frame.ts'
@@ -82,9 +83,41 @@ describe('telling', () => {
   test('the end of a link that its other end has taken back is no hurry: it is over for everyone', () => {
     const me = linkedBothWays().batches('b', [batch('b', 2, { 'link/me': undefined })])
     me.step({ type: 'link-down', to: 'b' })
+    expect(told(me.pass(LINK_NEWS_MS_MAX - 1))).toEqual([])
+    expect(told(me.pass(1))).toEqual(['c: me@100.4'])
+  })
+
+  /** `me` with a neighbour b through which it has just heard of n0 … n99, n0 and n1 with links to b. */
+  const crowded = (): Node => {
+    const names = Array.from({ length: 100 }, (_, i) => `n${i}`)
+    const links = { 'link/me': { r: 1, l: 0 }, 'link/n0': { r: 1, l: 0 }, 'link/n1': { r: 1, l: 0 } }
+    const me = linkedBothWays()
+      .batches('b', [batch('b', 2, links)])
+      .batches(
+        'b',
+        names.map(name => batch(name, 1, { ...who(name), 'link/b': { r: 1, l: 0 } })),
+        names,
+      )
+      .settle('b')
+    me.takeSent()
+    return me
+  }
+
+  test('one more way to a node is told within a second, and later while newcomers stream in', () => {
+    const me = crowded()
+    me.step({ type: 'link-up', to: 'n0', rttMs: 1 }).pass(3200)
     expect(told(me)).toEqual([])
-    me.pass(1000)
-    expect(told(me)).toEqual(['c: me@100.4'])
+    expect(told(me.pass(100))).not.toEqual([])
+    me.pass(20_000).takeSent()
+    me.step({ type: 'link-up', to: 'n1', rttMs: 1 }).pass(999)
+    expect(told(me)).toEqual([])
+    expect(told(me.pass(1))).not.toEqual([])
+  })
+
+  test('a link is given up within a second while newcomers stream in as well: before it is closed', () => {
+    const me = crowded().step({ type: 'link-down', to: 'b', isPlanned: true })
+    expect(told(me.pass(999))).toEqual([])
+    expect(told(me.pass(1))).not.toEqual([])
   })
 
   test('of many links that die together the first are told at once and the rest in one batch', () => {
@@ -507,5 +540,18 @@ describe('a node that its neighbours give up', () => {
   test('is not asked about when it has said so itself, for then it lives', () => {
     const me = bereaved().batches('b', [batch('x', 2, { 'link/b': null, 'link/c': null })])
     expect(questions(me.pass(20_000))).toEqual([])
+  })
+
+  test('is not asked about while more neighbours stand by it than could all have died unheard', () => {
+    const many = Array.from({ length: 30 }, (_, i) => `n${i}`)
+    const me = linked(['b', 'c', ...many]).settle('b')
+    for (const witness of many) me.batches('b', [batch(witness, 1, { ...who(witness), ...links('x') })], [witness])
+    me.batches('b', [batch('x', 1, { node: who('x').node, ...links(...many) })], ['x'])
+      .pass(20_000)
+      .takeSent()
+    for (const witness of many.slice(9)) me.batches('b', [batch(witness, 2, { 'link/x': null })])
+    expect(questions(me.pass(20_000))).toEqual([])
+    me.batches('b', [batch('n0', 2, { 'link/x': null })])
+    expect(questions(me.pass(20_000))).toHaveLength(8)
   })
 })

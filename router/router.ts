@@ -96,11 +96,13 @@ const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
-/** In a storm of links, paths are searched this often at most to judge how urgent a link is: a search costs as the mesh is large. */
+/** In a storm of links, paths are searched this often at most to judge how urgent a link is, or a suspect: a search costs as the mesh is large. */
 const REACH_MS = 1000
 const REACH_MS_PER_NODE = 2
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
+/** Neighbours that still stand by a suspect: more than this are not all silent because their words were lost. */
+const SUSPECT_LINKS_MAX = 8
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -234,7 +236,7 @@ export class Router {
     this.expectNews(nowMs)
   }
 
-  /** Whether paths are to be searched to see how urgent a link is; if not, those of a moment ago will do. */
+  /** Whether paths are to be searched to see where they lead; if not, those of a moment ago will do. */
   private mayLookFar(nowMs: number): boolean {
     const isOld = nowMs - this.reachAtMs > REACH_MS + REACH_MS_PER_NODE * this.records.size
     if (isOld) this.reachAtMs = nowMs
@@ -261,10 +263,10 @@ export class Router {
     if (next !== undefined) this.sendSummary(next)
     // A dead link is told at once: every millisecond of it is a call sent the wrong way. One that still works for a
     // while, and one that the other end has taken back, which is enough, can wait for company.
-    const isUrgent = !isPlanned && this.table.link(to, this.deps.self) !== undefined
-    this.own.onLinkDown(to, isUrgent, nowMs)
+    const isDead = !isPlanned && this.table.link(to, this.deps.self) !== undefined
+    this.own.onLinkDown(to, isPlanned ? 'left' : isDead ? 'dead' : 'over', nowMs)
     this.table.setOwnLink(to, undefined)
-    if (isUrgent && this.own.isCalm(nowMs)) this.publish(nowMs)
+    if (isDead && this.own.isCalm(nowMs)) this.publish(nowMs)
     if (this.neighbours.size === 0) this.digestAtMs = Number.POSITIVE_INFINITY
   }
 
@@ -381,7 +383,7 @@ export class Router {
     const log = new OriginLog(node, this.deps.keep ?? (batch => keepCopy(batch, key => this.keys.share(key))))
     const peer = { log, proof, rate, unreachableSinceMs: undefined }
     this.records.add(node, peer)
-    this.own.onNodes(this.records.size + 1)
+    this.own.onNodes(this.records.size + 1, nowMs)
     return peer
   }
 
@@ -485,8 +487,8 @@ export class Router {
   private askAboutSuspects(nowMs: number): void {
     for (const suspect of this.suspects.take(nowMs)) {
       const { stated, counted } = this.table.linksOf(suspect.node)
-      const isReached = this.table.rttMs(suspect.node) !== undefined
-      if (!isReached || counted.length === 0 || counted.length > stated / 2) continue
+      if (counted.length === 0 || counted.length > Math.min(stated / 2, SUSPECT_LINKS_MAX)) continue
+      if (!this.table.isReached(suspect.node, this.mayLookFar(nowMs))) continue
       const scope = this.records.index.scopeOf([suspect.node, ...counted])
       const others = this.neighbours.nodes().filter(node => node !== suspect.node)
       for (const to of pickSome(others, SUSPECT_QUESTIONS, this.deps.random)) this.sendDigest(to, false, scope)
