@@ -11,6 +11,9 @@ import { type Attempt, meshStatus } from './mesh-answer.ts'
 import { noPlace } from './no-place.ts'
 import { mayRetry } from './retry.ts'
 
+const NOBODY: readonly NodeId[] = []
+const NO_ATTEMPTS: readonly Attempt[] = []
+
 /** A request as the mesh sees it, whatever protocol it came by. */
 export interface ExchangeRequest {
   readonly service: ServiceName
@@ -62,17 +65,19 @@ export interface ExchangeDeps
  */
 export class Exchange {
   readonly request: ExchangeRequest
-  readonly attempts: Attempt[] = []
   /** For the report: whoever can read the answer of gRPC sets it. */
   grpcStatus: string | undefined
   private readonly deps: ExchangeDeps
   private readonly client: ExchangeClient
-  /** A handful at most. */
-  private readonly tried: NodeId[] = []
+  /** Places that were tried, a handful at most, and what came of those that failed: most calls need one try. */
+  private tried: readonly NodeId[] = NOBODY
+  private failed: readonly Attempt[] = NO_ATTEMPTS
   /** A place that was not at fault when a relay on the way to it was lost: it may be tried once more, on another way. */
   private again: { readonly node: NodeId; isUsed: boolean } | undefined
-  /** Bytes of the body so far, for another try; undefined once they are too many or an answer has begun. */
-  private replay: Buffer[] | undefined = []
+  /** The body can be sent again: it is not too much, and no answer has begun. */
+  private isReplayable = true
+  /** Its bytes so far, as long as it is. */
+  private replay: Buffer[] | undefined
   private replayBytes = 0
   /** Of the request, for another try. */
   private trailers: Buffer | undefined
@@ -108,6 +113,11 @@ export class Exchange {
   /** The final head of an answer has been told. */
   get hasAnswerBegun(): boolean {
     return this.isAnswered
+  }
+
+  /** Tries that came to nothing. */
+  get attempts(): readonly Attempt[] {
+    return this.failed
   }
 
   get requestEnded(): boolean {
@@ -146,13 +156,21 @@ export class Exchange {
   write(chunk: Buffer): boolean {
     this.waitingSinceMs = this.deps.nowMs()
     this.bytesIn += chunk.length
-    if (this.replay !== undefined) {
+    if (this.isReplayable) {
       this.replayBytes += chunk.length
-      if (this.replayBytes > this.deps.retryBodyBytes) this.replay = undefined
-      else this.replay.push(Buffer.from(chunk))
+      if (this.replayBytes > this.deps.retryBodyBytes) this.keepNothing()
+      else {
+        this.replay ??= []
+        this.replay.push(Buffer.from(chunk))
+      }
     }
     this.isHeld = this.call?.write(chunk) === false
     return !this.isHeld
+  }
+
+  private keepNothing(): void {
+    this.isReplayable = false
+    this.replay = undefined
   }
 
   sendTrailers(trailers: Buffer): void {
@@ -203,7 +221,7 @@ export class Exchange {
     for (;;) {
       const target = this.nextCandidate()
       if (target === undefined) return this.giveUp()
-      this.tried.push(target.node)
+      this.tried = [...this.tried, target.node]
       this.target = target
       const nowMs = this.deps.nowMs()
       this.openedAtMs = nowMs
@@ -215,7 +233,7 @@ export class Exchange {
       })
       if (call === undefined) {
         const reason = `no link to ${target.name} carries calls at this moment`
-        this.attempts.push({ node: target.name, code: 'unreachable', reason })
+        this.onAttemptFailed({ node: target.name, code: 'unreachable', reason })
         continue
       }
       this.call = call
@@ -223,6 +241,10 @@ export class Exchange {
       this.sendAgain(call)
       return
     }
+  }
+
+  private onAttemptFailed(attempt: Attempt): void {
+    this.failed = [...this.failed, attempt]
   }
 
   /** As `CallOpen.timeoutMs` has it: 0 is no limit. */
@@ -254,7 +276,7 @@ export class Exchange {
 
   private giveUp(): void {
     const { service, filter } = this.request
-    const { code, reason } = this.attempts.at(-1) ?? noPlace(this.deps, service, filter)
+    const { code, reason } = this.failed.at(-1) ?? noPlace(this.deps, service, filter)
     this.fail(code, reason)
   }
 
@@ -276,7 +298,7 @@ export class Exchange {
       this.answeredAtMs = this.deps.nowMs()
       this.status = head.status
       this.egressNote = egressNoteOf(head)
-      this.replay = undefined
+      this.keepNothing()
       // A tunnel was refused: the request is over like any other.
       if (this.request.isUpgrade && head.status !== 101) this.call?.end()
     }
@@ -308,11 +330,11 @@ export class Exchange {
     const { code, reason } = reset
     if (!this.isAnswered) {
       const { target } = this
-      this.attempts.push({ node: target?.name ?? '', code, reason })
+      this.onAttemptFailed({ node: target?.name ?? '', code, reason })
       if (code === 'link-lost' && target !== undefined && target.path.length > 1) {
         this.again ??= { node: target.node, isUsed: false }
       }
-      if (mayRetry(this.request.method, reset, { answered: false, bodyReplayable: this.replay !== undefined })) {
+      if (mayRetry(this.request.method, reset, { answered: false, bodyReplayable: this.isReplayable })) {
         this.deps.counters.retries++
         this.attempt()
         return
@@ -354,7 +376,7 @@ export class Exchange {
       reason,
       egress: this.target,
       egressNote: this.egressNote,
-      attempts: this.attempts,
+      attempts: this.failed,
       beganAtMs: this.beganAtMs,
       openedAtMs: this.openedAtMs,
       answeredAtMs: this.answeredAtMs,

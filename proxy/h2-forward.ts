@@ -1,6 +1,6 @@
 import { EGRESS_NOTE } from './egress-note.ts'
 import { Http1Fault } from './http1-fault.ts'
-import { isNamed } from './http1-fields.ts'
+import { type FieldLines, headValue } from './http1-fields.ts'
 import { isHopByHop } from './http1-forward.ts'
 import { decodeTrailers, type RequestHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
@@ -53,10 +53,7 @@ export function h2TrailerFields(trailers: Buffer): string[] | Http1Fault {
 }
 
 /** Whether a message is of gRPC: `application/grpc`, alone or with `+proto`, `;…` and the like after it. */
-export function isGrpc(head: { readonly fields: readonly string[] }): boolean {
-  for (let i = 0; i < head.fields.length; i += 2) {
-    if (!isNamed(head.fields[i] ?? '', 'content-type')) continue
-    return /^application\/grpc(?:$|[+; ])/i.test(head.fields[i + 1] ?? '')
-  }
-  return false
+export function isGrpc(head: { readonly fields: readonly string[]; readonly lines?: FieldLines }): boolean {
+  const type = headValue(head, 'content-type')
+  return type !== undefined && /^application\/grpc(?:$|[+; ])/i.test(type)
 }

@@ -6,6 +6,8 @@ export const LF = 0x0a
 export const SP = 0x20
 export const HTAB = 0x09
 const COLON = 0x3a
+/** Set in small letters, not in capitals. */
+const CASE_BIT = 0x20
 
 /** tchar of RFC 9110 section 5.6.2: what names, methods and connection options are made of. */
 export const TOKEN = byteTable(byte => /[!#$%&'*+\-.^_`|~0-9A-Za-z]/.test(String.fromCharCode(byte)))
@@ -48,8 +50,9 @@ export class FieldSpans {
 
   /** `text` is the whole head, the bytes from offset `base` on. */
   lines(text: string, base: number): FieldLines {
-    const offsets: number[] = []
-    for (let at = 0; at < this.count * 4; at++) offsets.push((this.#offsets[at] ?? 0) - base)
+    // Of the right size at once: one that grows leaves as much again behind for the garbage collector.
+    const offsets = new Array<number>(this.count * 4)
+    for (let at = 0; at < offsets.length; at++) offsets[at] = (this.#offsets[at] as number) - base
     return new FieldLines(text, offsets)
   }
 }
@@ -91,7 +94,7 @@ export class FieldLines {
 
   /** The first letter of the name, a capital told as the small one; other characters come out as something. */
   initial(line: number): number {
-    return this.text.charCodeAt(this.offsets[line * 4] ?? 0) | 0x20
+    return this.text.charCodeAt(this.offsets[line * 4] ?? 0) | CASE_BIT
   }
 
   name(line: number): string {
@@ -102,10 +105,17 @@ export class FieldLines {
     return this.text.substring(this.offsets[line * 4 + 2] ?? 0, this.offsets[line * 4 + 3] ?? 0)
   }
 
+  /** Letter by letter: to take the name out and fold it would make two strings. */
   is(line: number, lowerName: string): boolean {
-    if (this.nameLength(line) !== lowerName.length || this.initial(line) !== (lowerName.charCodeAt(0) | 0x20))
-      return false
-    return isNamed(this.name(line), lowerName)
+    const { text } = this
+    const from = this.offsets[line * 4] ?? 0
+    if (this.nameLength(line) !== lowerName.length) return false
+    for (let i = 0; i < lowerName.length; i++) {
+      const code = text.charCodeAt(from + i)
+      const isCapital = code >= 0x41 && code <= 0x5a
+      if ((isCapital ? code | CASE_BIT : code) !== lowerName.charCodeAt(i)) return false
+    }
+    return true
   }
 
   /** The first value of field `lowerName`, or undefined. */
@@ -114,8 +124,11 @@ export class FieldLines {
     return undefined
   }
 
-  /** Lines for which `isDropped` does not hold, each as `name: value` and its end. Runs of usual ones are one piece of the text. */
-  kept(isDropped: (lines: FieldLines, line: number) => boolean): string {
+  /**
+   * Lines for which `isDropped` does not hold, each as `name: value` and its end. Runs of usual ones are one piece of
+   * the text. `rule` is what `isDropped` goes by, so that it need not be a closure.
+   */
+  kept<R>(isDropped: (lines: FieldLines, line: number, rule: R) => boolean, rule: R): string {
     const { text, offsets } = this
     let kept = ''
     let runFrom = -1
@@ -123,7 +136,7 @@ export class FieldLines {
     for (let line = 0; line < this.count; line++) {
       const at = line * 4
       const from = offsets[at] ?? 0
-      if (isDropped(this, line)) continue
+      if (isDropped(this, line, rule)) continue
       const to = (offsets[at + 3] ?? 0) + 2
       const lineTo = offsets[at + 4] ?? text.length - 2
       const colon = offsets[at + 1] ?? 0

@@ -63,15 +63,28 @@ function isAnyOf(lowerNames: readonly string[], lines: FieldLines, line: number)
   return false
 }
 
-/** Length and first letter let most fields through. */
-function mayBeHopByHop(length: number, initial: number): boolean {
-  if (length > 19) return length === 25
-  return ((HOP_BY_HOP_LENGTHS >> length) & 1) === 1 && HOP_BY_HOP_INITIALS.includes(initial)
+/** Of the names that `isHopByHop` knows, by their length; most fields are let through by that and the first letter. */
+const HOP_BY_HOP: readonly (readonly string[])[] = Array.from({ length: 26 }, (_, length) =>
+  [
+    ...['te', 'expect', 'upgrade', 'connection', 'keep-alive', 'content-length', 'http2-settings', 'proxy-connection'],
+    ...['transfer-encoding', 'proxy-authenticate', 'proxy-authorization', 'proxy-authentication-info'],
+  ].filter(name => name.length === length && isHopByHop(name)),
+)
+
+/** Who does not go on to the other end: hop-by-hop fields, those Connection names, and those the owner drops. */
+function isDropped(lines: FieldLines, line: number, { connection, drop }: DropRule): boolean {
+  const hopByHop = HOP_BY_HOP[lines.nameLength(line)]
+  return (
+    (hopByHop !== undefined && hopByHop.length > 0 && isAnyOf(hopByHop, lines, line)) ||
+    (connection.length > 0 && isAnyOf(connection, lines, line)) ||
+    (drop !== undefined && isAnyOf(drop, lines, line))
+  )
 }
 
-/** Of the names that `isHopByHop` knows, up to 19 letters. */
-const HOP_BY_HOP_LENGTHS = [2, 6, 7, 10, 14, 16, 17, 18, 19].reduce((bits, length) => bits | (1 << length), 0)
-const HOP_BY_HOP_INITIALS = [...'tuechkp'].map(letter => letter.charCodeAt(0))
+interface DropRule {
+  readonly connection: readonly string[]
+  readonly drop: readonly string[] | undefined
+}
 
 /** The lines of all fields that go on to the other end, verbatim and in order. */
 function endToEnd(
@@ -80,12 +93,7 @@ function endToEnd(
 ): string {
   const { lines, connection } = head
   if (lines !== undefined) {
-    return lines.kept(
-      (all, line) =>
-        (mayBeHopByHop(all.nameLength(line), all.initial(line)) && isHopByHop(all.name(line))) ||
-        (connection.length > 0 && isAnyOf(connection, all, line)) ||
-        (drop !== undefined && isAnyOf(drop, all, line)),
-    )
+    return lines.kept(isDropped, { connection, drop })
   }
   const { fields } = head
   let text = ''
@@ -152,19 +160,29 @@ export function chooseAnswerFraming(
   return keepAlive && body !== 'close' ? FRAMINGS[body].keep : FRAMINGS[body].close
 }
 
-/**
- * The head of an answer as its reader gets it, with `framing` from `chooseAnswerFraming` for the same reader.
- *
- * Shape: latin1 text up to and including the empty line; always HTTP/1.1 (RFC 9110 section 6.2). Interim answers (1xx) must not be
- * sent to an HTTP/1.0 reader at all: that is the owner's to see to.
- * Errors: none for what a peer sent; a malformed `add` is a bug.
- */
+/** As `answerHeadText`, as bytes. */
 export function forwardResponseHead(
   head: ResponseHead,
   version: 10 | 11,
   framing: AnswerFraming,
   changes: ForwardChanges,
 ): Buffer {
+  return Buffer.from(answerHeadText(head, version, framing, changes), 'latin1')
+}
+
+/**
+ * The head of an answer as its reader gets it, with `framing` from `chooseAnswerFraming` for the same reader.
+ *
+ * Shape: text of latin1 characters up to and including the empty line; always HTTP/1.1 (RFC 9110 section 6.2). Interim answers (1xx) must not be
+ * sent to an HTTP/1.0 reader at all: that is the owner's to see to.
+ * Errors: none for what a peer sent; a malformed `add` is a bug.
+ */
+export function answerHeadText(
+  head: ResponseHead,
+  version: 10 | 11,
+  framing: AnswerFraming,
+  changes: ForwardChanges,
+): string {
   const { status } = head
   checkAdd(changes.add)
   let text = `HTTP/1.1 ${status} ${head.reason}\r\n`
@@ -181,7 +199,7 @@ export function forwardResponseHead(
     if (!framing.keepAlive) text += 'Connection: close\r\n'
     else if (version === 10) text += 'Connection: keep-alive\r\n'
   }
-  return Buffer.from(`${text}\r\n`, 'latin1')
+  return `${text}\r\n`
 }
 
 function checkAdd(add: string): void {

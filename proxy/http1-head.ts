@@ -135,7 +135,9 @@ const METHOD = byteTable(byte => TOKEN[byte] === 1 && !(byte >= 0x61 && byte <= 
 const METHOD_BYTES_MAX = 32
 const VERSION_PREFIX = Buffer.from('HTTP/1.', 'latin1')
 
+/** Work areas for the process: each is filled and emptied within one synchronous read. */
 const spans = new FieldSpans()
+const meaning = new FieldMeaning()
 
 export function isMethod(text: string): boolean {
   return text.length <= METHOD_BYTES_MAX && isOf(METHOD, text)
@@ -252,7 +254,6 @@ function requestOf(
   headBytes: number,
 ): RequestHead | Http1Fault {
   const code = 'bad-request'
-  const meaning = new FieldMeaning()
   const fault = readLineMeaning(lines, meaning, version, code)
   if (fault !== undefined) return fault
   const host = hostOf(method, target, version, meaning)
@@ -377,7 +378,6 @@ function responseOf(
   headBytes: number,
 ): ResponseHead | Http1Fault {
   const code = 'bad-answer'
-  const meaning = new FieldMeaning()
   const fault = readLineMeaning(lines, meaning, version, code)
   if (fault !== undefined) return fault
   // These never have a body; a length that says otherwise is read by some and ignored by others. Zero harms nobody.

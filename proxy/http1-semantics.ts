@@ -1,5 +1,5 @@
 import { Http1Fault, type Http1FaultCode, shown } from './http1-fault.ts'
-import { type FieldLines, isToken, listElements } from './http1-fields.ts'
+import { type FieldLines, isNamed, isToken, listElements } from './http1-fields.ts'
 
 const NO_NAMES: readonly string[] = Object.freeze([])
 /** Connection options of one head: more than a handful is not a client at work. Guess. */
@@ -58,6 +58,20 @@ export class FieldMeaning {
   /** Lower-case names of fields that Connection names, beyond those every proxy removes. */
   connection: readonly string[] = NO_NAMES
 
+  clear(): void {
+    this.hosts = 0
+    this.host = ''
+    this.contentLength = -1
+    this.chunked = false
+    this.close = false
+    this.keepAlive = false
+    this.upgradeAsked = false
+    this.upgradeOffered = ''
+    this.trailersWanted = false
+    this.expect = ''
+    this.connection = NO_NAMES
+  }
+
   /** What the protocol upgrade is to, '' for none. h2c is none: a tunnel of requests nobody would look at again. */
   get upgrade(): string {
     if (!this.upgradeAsked || this.upgradeOffered === '') return ''
@@ -80,47 +94,52 @@ export function readMeaning(
 ): Http1Fault | undefined {
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] ?? ''
-    if (!mayMean(name.length, name.charCodeAt(0) | 0x20)) continue
-    const fault = readField(name.toLowerCase(), fields[i + 1] ?? '', meaning, code)
+    const lower = meaningful(name.length, name.charCodeAt(0) | 0x20)
+    if (lower === '' || !isNamed(name, lower)) continue
+    const fault = readField(lower, fields[i + 1] ?? '', meaning, code)
     if (fault !== undefined) return fault
   }
   return judgeFraming(meaning, version, code)
 }
 
-/** The same for fields that are not taken apart yet. */
+/** The same for fields that are not taken apart yet; what `meaning` held is forgotten. */
 export function readLineMeaning(
   lines: FieldLines,
   meaning: FieldMeaning,
   version: 10 | 11,
   code: Http1FaultCode,
 ): Http1Fault | undefined {
+  meaning.clear()
   for (let line = 0; line < lines.count; line++) {
-    if (!mayMean(lines.nameLength(line), lines.initial(line))) continue
-    const fault = readField(lines.name(line).toLowerCase(), lines.value(line), meaning, code)
+    const name = meaningful(lines.nameLength(line), lines.initial(line))
+    if (name === '' || !lines.is(line, name)) continue
+    const fault = readField(name, lines.value(line), meaning, code)
     if (fault !== undefined) return fault
   }
   return judgeFraming(meaning, version, code)
 }
 
-/** Length and first letter tell most fields apart from the eight that `readField` knows. */
-function mayMean(length: number, initial: number): boolean {
+/** Which of the eight fields that `readField` knows has a name of this length and first letter; '' for none. */
+function meaningful(length: number, initial: number): string {
   switch (length) {
     case 2:
-    case 17:
-      return initial === 0x74
+      return initial === 0x74 ? 'te' : ''
     case 4:
-      return initial === 0x68
+      return initial === 0x68 ? 'host' : ''
     case 6:
-      return initial === 0x65
+      return initial === 0x65 ? 'expect' : ''
     case 7:
-      return initial === 0x75
+      return initial === 0x75 ? 'upgrade' : ''
     case 10:
+      return initial === 0x63 ? 'connection' : ''
     case 14:
-      return initial === 0x63
+      return initial === 0x63 ? 'content-length' : ''
     case 16:
-      return initial === 0x70
+      return initial === 0x70 ? 'proxy-connection' : ''
+    case 17:
+      return initial === 0x74 ? 'transfer-encoding' : ''
     default:
-      return false
+      return ''
   }
 }
 

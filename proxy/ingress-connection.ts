@@ -9,10 +9,10 @@ import { looksLikeH2 } from './h2-frame.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import {
   type AnswerFraming,
+  answerHeadText,
   chooseAnswerFraming,
   encodeChunk,
   forwardRequestHead,
-  forwardResponseHead,
   lastChunk,
 } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
@@ -259,14 +259,14 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const { method, version, keepAlive } = present.head
     if (head.status < 200 && head.status !== 101) {
       if (version === 11) {
-        this.out.write(forwardResponseHead(head, 11, chooseAnswerFraming(head, method, 11, true), NO_NOTE))
+        this.out.writeText(answerHeadText(head, 11, chooseAnswerFraming(head, method, 11, true), NO_NOTE))
       }
       return
     }
     const keep = keepAlive && !this.isDraining
     present.framing = chooseAnswerFraming(head, method, version, keep)
-    this.out.write(
-      forwardResponseHead(head, version, present.framing, { drop: NOTE_FIELDS, add: viaLine(this.deps.self.name) }),
+    this.out.writeText(
+      answerHeadText(head, version, present.framing, { drop: NOTE_FIELDS, add: viaLine(this.deps.self.name) }),
     )
     if (head.status === 101) this.switchProtocols(present)
   }

@@ -16,7 +16,7 @@ const NOTHING_ASKED: DecodedFilter = { ok: true, filter: undefined }
  */
 export function readPlaceFilter(head: Pick<RequestHead, 'fields' | 'lines'>): DecodedFilter {
   // Nearly no request asks: that is seen without taking its fields apart.
-  const isAsked = PLACE_FIELDS.some(name => headValue(head, name) !== undefined)
+  const isAsked = headValue(head, REGION_FIELD) !== undefined || headValue(head, LABEL_FIELD) !== undefined
   return isAsked ? readFields(head.fields) : NOTHING_ASKED
 }
 

@@ -44,15 +44,30 @@ export class TurnWriter {
         return this.socket.write(bytes, this.onWritten)
       }
     }
-    this.room ??= spare.pop() ?? Buffer.allocUnsafeSlow(ROOM_BYTES)
-    this.room.set(bytes, this.bytes)
+    this.roomNow().set(bytes, this.bytes)
     this.bytes += length
+    return !this.socket.writableNeedDrain
+  }
+
+  /** The same for text of latin1 characters, such as a head. */
+  writeText(text: string): boolean {
+    const { length } = text
+    if (length > COPIED_BYTES_MAX) return this.write(Buffer.from(text, 'latin1'))
+    if (this.bytes + length > ROOM_BYTES) this.flush()
+    this.roomNow().write(text, this.bytes, 'latin1')
+    this.bytes += length
+    return !this.socket.writableNeedDrain
+  }
+
+  /** Where bytes are gathered, to be written when the turn is over. */
+  private roomNow(): Buffer {
+    this.room ??= spare.pop() ?? Buffer.allocUnsafeSlow(ROOM_BYTES)
     if (!this.isPlanned) {
       this.isPlanned = true
       if (planned.length === 0) setImmediate(flushPlanned)
       planned.push(this)
     }
-    return !this.socket.writableNeedDrain
+    return this.room
   }
 
   /** Nothing more is written: sends what is left and finishes this side. */
