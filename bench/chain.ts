@@ -20,6 +20,8 @@ export interface Chain {
   readonly grpc?: LoadTarget
   /** Plain bytes to the same backend as `http`; undefined: this chain cannot. */
   readonly tcp?: LoadTarget
+  /** HTTP to the backend for bulk; the same port and link as `http`. */
+  readonly bulk?: LoadTarget
   stop(): Promise<void>
 }
 
@@ -27,6 +29,8 @@ export interface Chain {
 export interface BackendPorts {
   readonly http: number
   readonly grpc?: number
+  /** Of a service of its own, so that what its instance does for bulk is not taken from that of `http`. */
+  readonly bulk?: number
 }
 
 export interface Backend {
@@ -60,8 +64,8 @@ export async function startGrpcBackend(folder: string): Promise<Backend> {
 }
 
 /**
- * Our two daemons: the services `bench`, `grpc` if there is a port for it, and `raw` with a listener; calls of `bench` and
- * of `raw` are answered. `config`: of the first.
+ * Our two daemons: the services `bench`, `grpc` and `bulk` if there are ports for them, and `raw` with a listener; calls of
+ * all but `grpc` are answered. `config`: of the first.
  */
 export async function startOurs(backend: BackendPorts, config: Record<string, unknown> = {}): Promise<Chain> {
   const tcpPort = await freePort()
@@ -77,6 +81,7 @@ export async function startOurs(backend: BackendPorts, config: Record<string, un
     second.mustRun('service', 'add', name, `127.0.0.1:${port}`, ...more)
   await add('bench', backend.http)
   if (backend.grpc !== undefined) await add('grpc', backend.grpc)
+  if (backend.bulk !== undefined) await add('bulk', backend.bulk)
   await add('raw', backend.http, '--protocol', 'tcp')
   await mesh.converged()
   const port = Number(new URL(first.httpUrl).port)
@@ -86,9 +91,10 @@ export async function startOurs(backend: BackendPorts, config: Record<string, un
     http: { port, host: 'bench.mesh' },
     ...(backend.grpc !== undefined && { grpc: { port, host: 'grpc.mesh' } }),
     tcp: { port: tcpPort, host: 'bench.mesh' },
+    ...(backend.bulk !== undefined && { bulk: { port, host: 'bulk.mesh' } }),
     stop: () => mesh.stop(),
   }
-  for (const target of [chain.http, chain.tcp]) {
+  for (const target of [chain.http, chain.tcp, chain.bulk]) {
     if (target !== undefined) await whenAnswered(`http://127.0.0.1:${target.port}/`, target.host)
   }
   return chain

@@ -31,13 +31,16 @@ export async function startHaproxy(folder: string, backend: BackendPorts): Promi
     '  timeout client 60s',
     '  timeout server 60s',
   ]
-  const proxy = (name: string, mode: 'http' | 'tcp', bind: string, server: string): string[] => [
-    ...[`frontend ${name}`, `  mode ${mode}`, `  bind 127.0.0.1:${bind}`, `  default_backend to-${name}`],
+  const proxy = (name: string, mode: 'http' | 'tcp', bind: string, server: string, rules: string[] = []): string[] => [
+    ...[`frontend ${name}`, `  mode ${mode}`, `  bind 127.0.0.1:${bind}`, ...rules, `  default_backend to-${name}`],
     ...[`backend to-${name}`, `  mode ${mode}`, `  server s 127.0.0.1:${server}`],
   ]
   const second = await startOneHaproxy(folder, 'haproxy-b', ports.http[1], [
     ...common,
-    ...proxy('http', 'http', `${ports.http[1]} ssl crt ${pem} alpn h2`, `${backend.http}`),
+    ...proxy('http', 'http', `${ports.http[1]} ssl crt ${pem} alpn h2`, `${backend.http}`, [
+      ...(backend.bulk === undefined ? [] : ['  use_backend to-bulk if { hdr(host) bulk.mesh }']),
+    ]),
+    ...(backend.bulk === undefined ? [] : ['backend to-bulk', `  server s 127.0.0.1:${backend.bulk}`]),
     ...proxy('tcp', 'tcp', `${tcp[1]} ssl crt ${pem}`, `${backend.http}`),
     ...(backend.grpc === undefined
       ? []
@@ -55,6 +58,7 @@ export async function startHaproxy(folder: string, backend: BackendPorts): Promi
     http: { port: ports.http[0], host: 'bench.mesh' },
     ...(backend.grpc !== undefined && { grpc: { port: ports.grpc[0], host: 'grpc.mesh' } }),
     tcp: { port: tcp[0], host: 'bench.mesh' },
+    ...(backend.bulk !== undefined && { bulk: { port: ports.http[0], host: 'bulk.mesh' } }),
     stop: () => stopBoth(first, second),
   }
 }
