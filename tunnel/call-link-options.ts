@@ -11,9 +11,11 @@ export interface CallLinkOptions {
   /** The same for a relayed stream, which carries all calls between two nodes: 1 MiB keeps 80 Mbit/s busy over 100 ms. */
   readonly relayWindowBytes: number
   /**
-   * What the peer may have on the way over all calls: 16 MiB keeps 1 Gbit/s busy over a round trip of 130 ms, and where
-   * that is less than the line can do it grows to `linkWindowBytesMax`, 4 Gbit/s. It is
-   * given back as bytes are handed to the calls' handlers, paused or not, so that no reader can stall another.
+   * What the peer may have on the way over all calls, at first: what is more than the line holds waits in the kernels of both
+   * ends, before every small call (at 16 MiB from the start those beside bulk took 26 ms instead of 6: `npm run bench -- mixed`,
+   * November 2026). 256 KiB is 1 Gbit/s over 2 ms, and more than TCP begins with; where the line can do more it grows to
+   * `linkWindowBytesMax`, 4 Gbit/s over 130 ms. It is given back as bytes are handed to the calls' handlers, paused or not,
+   * so that no reader can stall another.
    */
   readonly linkWindowBytes: number
   readonly linkWindowBytesMax: number
@@ -38,7 +40,7 @@ export const CALL_LINK_DEFAULTS: CallLinkOptions = {
   callWindowBytesMax: 16 * 1024 * 1024,
   grownBytesMax: 64 * 1024 * 1024,
   relayWindowBytes: 1024 * 1024,
-  linkWindowBytes: 16 * 1024 * 1024,
+  linkWindowBytes: CALL_WINDOW_BYTES,
   linkWindowBytesMax: 64 * 1024 * 1024,
   heldBytesMax: 256 * 1024 * 1024,
   inboundCallsMax: 10_000,

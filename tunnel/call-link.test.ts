@@ -209,6 +209,7 @@ describe('a link whose peer is a script', () => {
       for (let i = 0; i < 5; i++) {
         const leftBytes = 2_000 + grantedBytes(callId) - sentBytes
         const before = grantedBytes(callId)
+        peer.clock.advance(50)
         peer.send(FRAME.DATA, callId, Buffer.alloc(leftBytes))
         sentBytes += leftBytes
         await until(() => grantedBytes(callId) > before, 'credit came')
