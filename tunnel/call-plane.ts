@@ -11,16 +11,15 @@ import { CallListener, type StreamOrigin } from './call-listener.ts'
 import { type CarrierKind, type Clock, systemClock } from './carrier.ts'
 import type { Identity } from './identity.ts'
 import { createLinkCounts } from './link-counts.ts'
-import { carrierRank, DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
+import { DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
 import { LinkWaiters } from './link-waiters.ts'
+import { type PeerLink, PeerLinks } from './peer-links.ts'
 import { PendingCall } from './pending-call.ts'
 import { RELAY_DEFAULTS, Relay, type RelayCounts, type RelayOptions } from './relay.ts'
 import { encodeRoute, NODES_MAX as ROUTE_NODES_MAX, type Route } from './route.ts'
 import { TlsCarrier } from './tls-carrier.ts'
 import { meshSecureContext } from './tls-peer.ts'
 
-/** Links one peer may hold: the one in use, its successor, and a few that finish long calls. */
-const LINKS_PER_PEER_MAX = 8
 /** Calls that wait for a link to one peer; one more is not taken. A call that waits holds its head and up to 64 KiB. */
 const WAITING_MAX = 1_024
 /** One line per peer or address in this time, however often it misbehaves. */
@@ -114,29 +113,9 @@ export interface CallPlaneCounts {
   brokenProtocols: number
 }
 
-interface PeerLink {
-  readonly link: CallLink
-  readonly kind: CarrierKind
-  readonly via: readonly NodeId[]
-  readonly address: string
-  /** Of a relayed one: the link that its nearest piece runs on. */
-  readonly over: PeerLink | undefined
-  /** Its way is no longer the one that would be taken, at the last look and at the one before. */
-  staleness: 0 | 1 | 2
-  /** When it was made, in order. */
-  readonly order: number
-  upAtMs: number | undefined
-  /** It ended, or is ending, in order: one of the ends has another use for its calls. */
-  isRetired: boolean
-  /** What `link.callsSeen` was at the last look, and since when it is so. */
-  callsSeen: number
-  idleSinceMs: number
-}
-
 interface Peer {
   readonly id: NodeId
-  /** The best last: by carrier, then by age. */
-  readonly links: PeerLink[]
+  readonly links: PeerLinks
   readonly dialler: LinkDialler
   readonly waiting: Set<PendingCall>
   /** Other nodes are to be reached through it. */
@@ -265,7 +244,7 @@ export class CallPlane {
   /** `node` is about to go: links that it passes on move to another way, and lose no call. */
   leaveRelay(node: NodeId): void {
     for (const peer of this.#peers.values()) {
-      const through = peer.links.filter(({ via }) => via.includes(node))
+      const through = peer.links.all.filter(({ via }) => via.includes(node))
       if (through.length === 0) continue
       peer.dialler.onRelayLost(node)
       for (const { link } of through) link.retire('a relay on the way is stopping')
@@ -274,7 +253,7 @@ export class CallPlane {
 
   /** Closes every link to a node that is no longer a member; its calls are reset `link-lost`. */
   cut(peer: NodeId, reason: string): void {
-    for (const { link } of [...(this.#peers.get(peer)?.links ?? [])]) link.close(reason)
+    for (const { link } of this.#peers.get(peer)?.links.all ?? []) link.close(reason)
   }
 
   /**
@@ -286,7 +265,7 @@ export class CallPlane {
   open(peer: NodeId, open: CallOpen, waitMs?: number): Call | undefined {
     const state = this.#peers.get(peer)
     if (state === undefined) return undefined
-    return this.#openWarm(state, open) ?? this.#openLater(state, open, waitMs)
+    return state.links.open(open) ?? this.#openLater(state, open, waitMs)
   }
 
   /** A stream of the overlay that `peer` opened for calls. */
@@ -298,7 +277,7 @@ export class CallPlane {
   links(): LinkStatus[] {
     const all: LinkStatus[] = []
     for (const peer of this.#peers.values()) {
-      for (const { link, kind, via, address } of peer.links) {
+      for (const { link, kind, via, address } of peer.links.all) {
         const { state, dialled, rttMs, inFlight } = link
         all.push({ peer: peer.id, state, carrier: kind, via, dialled, rttMs, calls: inFlight, address })
       }
@@ -308,7 +287,7 @@ export class CallPlane {
 
   /** The link that a call to `peer` would take now; undefined: it would wait for one. */
   linkTo(peer: NodeId): Pick<LinkStatus, 'carrier' | 'via'> | undefined {
-    const best = this.#peers.get(peer)?.links.findLast(({ link }) => link.state === 'up')
+    const best = this.#peers.get(peer)?.links.best
     return best === undefined ? undefined : { carrier: best.kind, via: best.via }
   }
 
@@ -320,7 +299,7 @@ export class CallPlane {
     const ends: Promise<void>[] = []
     for (const peer of [...this.#peers.values()]) {
       this.#stopDialling(peer)
-      for (const { link } of peer.links) ends.push(link.goAway('this node is shutting down'))
+      for (const { link } of peer.links.all) ends.push(link.goAway('this node is shutting down'))
     }
     await Promise.all(ends)
   }
@@ -334,31 +313,13 @@ export class CallPlane {
     for (const peer of [...this.#peers.values()]) {
       this.#stopDialling(peer)
       peer.cancelGrace?.()
-      for (const { link } of [...peer.links]) link.close('this node is shutting down')
+      for (const { link } of peer.links.all) link.close('this node is shutting down')
     }
     await closed
     await Promise.all(this.#closing)
   }
 
   // ---- calls ----
-
-  /** The best carrier first; of equals the newest: while two are up, the older may turn out to be dead. */
-  #openWarm(peer: Peer, open: CallOpen): Call | undefined {
-    for (let i = peer.links.length - 1; i >= 0; i--) {
-      const link = peer.links[i]?.link
-      if (link?.state === 'up') {
-        const call = link.open(open)
-        if (call !== undefined) return call
-      }
-    }
-    // Just connected: the peer has proven itself and its HELLO is on the way.
-    for (let i = peer.links.length - 1; i >= 0; i--) {
-      const link = peer.links[i]?.link
-      const call = link?.state === 'hello' ? link.open(open) : undefined
-      if (call !== undefined) return call
-    }
-    return undefined
-  }
 
   #openLater(peer: Peer, open: CallOpen, waitMs: number | undefined): Call | undefined {
     if (this.#draining || peer.waiting.size >= WAITING_MAX) return undefined
@@ -389,7 +350,7 @@ export class CallPlane {
 
   #attachWaiting(peer: Peer): void {
     for (const waiting of [...peer.waiting]) {
-      const call = this.#openWarm(peer, waiting.openNow(this.#clock.nowMs()))
+      const call = peer.links.open(waiting.openNow(this.#clock.nowMs()))
       if (call === undefined) return
       waiting.onLeave()
       waiting.attach(call)
@@ -409,18 +370,10 @@ export class CallPlane {
 
   // ---- relayed streams ----
 
-  /** A piece of a relayed way, on a link that is not itself relayed: its bytes would pass a node twice. */
   #openPiece(next: NodeId, payload: Buffer): Call | undefined {
-    const open = { kind: 'relay', service: '', timeoutMs: 0, head: payload } as const
-    for (const entry of this.#peers.get(next)?.links.toReversed() ?? []) {
-      const { link, kind } = entry
-      const isFit = kind !== 'relayed' && (link.state === 'up' || link.state === 'hello')
-      const call = isFit ? link.open(open) : undefined
-      if (call === undefined) continue
-      this.#carriers.set(call, entry)
-      return call
-    }
-    return undefined
+    const opened = this.#peers.get(next)?.links.openPiece(payload)
+    if (opened !== undefined) this.#carriers.set(opened.call, opened.entry)
+    return opened?.call
   }
 
   #openRoute(path: readonly NodeId[]): CallDuplex | undefined {
@@ -477,7 +430,13 @@ export class CallPlane {
       this.#options,
     )
     const peer: Peer = {
-      ...{ id, links: [], dialler, waiting: new Set<PendingCall>(), relayWanted: new LinkWaiters(this.#clock) },
+      ...{
+        id,
+        links: new PeerLinks(),
+        dialler,
+        waiting: new Set<PendingCall>(),
+        relayWanted: new LinkWaiters(this.#clock),
+      },
       ...{ isWanted: false, isLearnt: false, up: false, cancelGrace: undefined },
     }
     this.#peers.set(id, peer)
@@ -485,7 +444,7 @@ export class CallPlane {
   }
 
   #forgetIfIdle(peer: Peer): void {
-    if (peer.links.length > 0 || peer.isWanted || peer.isLearnt || peer.waiting.size + peer.relayWanted.size > 0) return
+    if (peer.links.size > 0 || peer.isWanted || peer.isLearnt || peer.waiting.size + peer.relayWanted.size > 0) return
     peer.dialler.stop()
     this.#peers.delete(peer.id)
   }
@@ -500,7 +459,7 @@ export class CallPlane {
     { socket, kind, via, call, address }: Omit<Dialled, 'address'> & { address: string | undefined },
     dialled: boolean,
   ): void {
-    if (this.#draining || peer.links.length >= LINKS_PER_PEER_MAX) {
+    if (this.#draining || peer.links.isFull) {
       socket.destroy()
       this.#forgetIfIdle(peer)
       return
@@ -533,8 +492,7 @@ export class CallPlane {
       ...{ over: call === undefined ? undefined : this.#carriers.get(call), staleness: 0, isRetired: false },
       ...{ callsSeen: 0, idleSinceMs: this.#clock.nowMs() },
     }
-    const after = peer.links.findLastIndex(other => rankOf(other) <= rankOf(entry))
-    peer.links.splice(after + 1, 0, entry)
+    peer.links.add(entry)
     link.start()
     this.#attachWaiting(peer)
     if (kind !== 'relayed') peer.relayWanted.tell(true)
@@ -559,7 +517,7 @@ export class CallPlane {
   #leaveLink(entry: PeerLink): void {
     if (this.#draining) return
     for (const peer of this.#peers.values()) {
-      for (const { link, via, over } of [...peer.links]) {
+      for (const { link, via, over } of peer.links.all) {
         const [relay] = via
         if (over !== entry || relay === undefined) continue
         if (!this.#isUp(relay)) peer.dialler.onRelayLost(relay)
@@ -569,8 +527,7 @@ export class CallPlane {
   }
 
   #onLinkClosed(peer: Peer, entry: PeerLink, reason: string, fault: boolean): void {
-    const at = peer.links.indexOf(entry)
-    if (at >= 0) peer.links.splice(at, 1)
+    peer.links.remove(entry)
     const { kind, via, address, upAtMs } = entry
     if (fault) {
       this.counts.brokenProtocols += 1
@@ -592,43 +549,31 @@ export class CallPlane {
   }
 
   #isUp(peer: NodeId): boolean {
-    return this.#peers.get(peer)?.links.some(({ link }) => link.state === 'up') === true
+    return this.#peers.get(peer)?.links.isUp === true
   }
 
   /** Whatever changed about the peer's links: says whether it is up, sees to a missing link and to one too many. */
   #reconcile(peer: Peer): void {
-    const ups = peer.links.filter(({ link }) => link.state === 'up')
-    if (ups.length > 0 !== peer.up) {
-      peer.up = ups.length > 0
+    const { links } = peer
+    if (links.isUp !== peer.up) {
+      peer.up = links.isUp
       this.#deps.onLinkChange?.(peer.id, peer.up)
     }
     if (this.#stopped) return
-    if (ups.length > 1 && peer.cancelGrace === undefined) {
+    if (links.hasDuplicates && peer.cancelGrace === undefined) {
       peer.cancelGrace = this.#clock.after(this.#options.duplicateGraceMs, () => {
         peer.cancelGrace = undefined
-        this.#retireDuplicates(peer)
+        for (const { link } of links.duplicates(this.#deps.identity.nodeId < peer.id)) {
+          link.retire('another link to the same node is kept')
+        }
       })
     }
     if (this.#draining) return
-    const usable = peer.links.filter(({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut)
-    const rank = Math.max(-1, ...usable.map(rankOf))
-    peer.dialler.update({ rank, isKept: peer.isWanted, isAsked: peer.waiting.size + peer.relayWanted.size > 0 })
-  }
-
-  #retireDuplicates(peer: Peer): void {
-    const ups = peer.links.filter(({ link }) => link.state === 'up')
-    const [keeper, ...others] = ups.sort(
-      (a, b) => this.#keepRank(b, peer) - this.#keepRank(a, peer) || b.order - a.order,
-    )
-    if (keeper === undefined) return
-    for (const { link } of others) link.retire('another link to the same node is kept')
-  }
-
-  /** A fresh link before one that runs out of ids, then the better carrier, then the one the smaller node id dialled; the caller adds: then the newer. */
-  #keepRank({ link, kind, via }: PeerLink, peer: Peer): number {
-    const smaller = this.#deps.identity.nodeId < peer.id
-    const rank = carrierRank(kind, via.length)
-    return (link.wornOut ? 0 : 1000) + 100 * rank + (link.dialled === smaller ? 1 : 0)
+    peer.dialler.update({
+      rank: links.rank,
+      isKept: peer.isWanted,
+      isAsked: peer.waiting.size + peer.relayWanted.size > 0,
+    })
   }
 
   /** Closes links that nobody wants kept and nobody has called on for a while, and sees to relayed ones whose way has changed. */
@@ -637,7 +582,7 @@ export class CallPlane {
     for (const peer of this.#peers.values()) {
       this.#lookForStale(peer)
       if (peer.isWanted || peer.waiting.size > 0 || peer.relayWanted.size > 0) continue
-      for (const entry of [...peer.links]) {
+      for (const entry of peer.links.all) {
         const { link } = entry
         const isIdle = link.inFlight === 0 && link.callsSeen === entry.callsSeen
         entry.callsSeen = link.callsSeen
@@ -652,7 +597,7 @@ export class CallPlane {
   /** A way that differs at two looks in a row is no passing whim of the round trips: new calls shall take it. */
   #lookForStale(peer: Peer): void {
     let isAny = false
-    for (const entry of peer.links) {
+    for (const entry of peer.links.all) {
       if (entry.kind !== 'relayed' || !entry.link.dialled || entry.link.state !== 'up') continue
       const way = peer.dialler.route()?.slice(0, -1).join('>') ?? ''
       const isOther = way !== '' && way !== entry.via.join('>')
@@ -693,8 +638,4 @@ export class CallPlane {
     this.#loggedAtMs.set(key, nowMs)
     this.#deps.log.warn(fields, message)
   }
-}
-
-function rankOf({ kind, via, staleness }: PeerLink): number {
-  return carrierRank(kind, via.length, staleness === 2)
 }
