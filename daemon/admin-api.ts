@@ -48,6 +48,8 @@ export interface LinkView {
   readonly overlay: 'up' | 'down'
   readonly calls: 'up' | 'down'
   readonly carrier: string
+  /** Links that calls can be opened on: more than one while bulk goes to the node. */
+  readonly carriers: number
   readonly rttMs: number | null
   /** Share of heartbeats lost lately, 0..1. */
   readonly lossRatio: number

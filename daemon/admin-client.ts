@@ -38,6 +38,7 @@ const LINK: Shape<LinkView> = {
   overlay: 'string',
   calls: 'string',
   carrier: 'string',
+  carriers: 'number',
   rttMs: 'number?',
   lossRatio: 'number',
   address: 'string',

@@ -116,6 +116,7 @@ export function fakeBackend(given: Partial<AdminBackend> = {}): AdminBackend {
         overlay: 'up',
         calls: 'down',
         carrier: '',
+        carriers: 0,
         rttMs: 88.25,
         lossRatio: 0.004,
         address: '198.51.100.4:4701',

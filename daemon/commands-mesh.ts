@@ -29,7 +29,8 @@ const links: Command = {
   summary: 'the links of this node to others',
   about:
     'Lists this node’s links. OVERLAY is the connection for gossip, CALLS the one for calls, OVER what\n' +
-    'carries that one (direct, relayed via others, or a stream of the overlay), FOR how long the link is\n' +
+    'carries that one (direct, relayed via others, or a stream of the overlay; ×2 to ×4 while bulk goes\n' +
+    'there, so that small calls do not wait behind it), FOR how long the link is\n' +
     'in this state, LOSS the share of heartbeats lost, OPEN the calls in flight. Needs a running daemon.',
   example: 'flatmesh links',
   async run(invocation, io) {
@@ -212,7 +213,7 @@ function toLinkRow(view: LinkView): Cell[] {
     view.region,
     showState(view.overlay),
     showState(view.calls),
-    showVia(view.carrier),
+    view.carriers > 1 ? `${view.carrier} ×${view.carriers}` : showVia(view.carrier),
     formatMs(view.rttMs),
     formatPercent(view.lossRatio),
     String(view.inFlight),

@@ -63,7 +63,7 @@ function instance(service: string, isHealthy: boolean): InstanceState {
 }
 
 function link(peer: string, carrier: LinkStatus['carrier'], state: LinkStatus['state'] = 'up'): LinkStatus {
-  return { peer, carrier, state, via: [], dialled: true, rttMs: 12.5, calls: 0, address: '' }
+  return { peer, carrier, state, via: [], dialled: true, parallel: false, rttMs: 12.5, calls: 0, address: '' }
 }
 
 /** `labels value` of a family, in order. */

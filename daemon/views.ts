@@ -120,7 +120,8 @@ export class Views implements AdminBackend {
       const info = router.table.nodeInfo(id)
       const link = overlays.get(id)
       const callLinks = calls.filter(({ peer }) => peer === id)
-      const up = callLinks.find(({ state }) => state === 'up')
+      const ups = callLinks.filter(({ state }) => state === 'up')
+      const up = ups.at(-1)
       views.push({
         node: info?.name ?? id,
         id,
@@ -128,6 +129,7 @@ export class Views implements AdminBackend {
         overlay: link === undefined ? 'down' : 'up',
         calls: up === undefined ? 'down' : 'up',
         carrier: this.carrier(id),
+        carriers: ups.length,
         rttMs: link === undefined ? null : round(link.rttMs),
         lossRatio: link === undefined ? 0 : Math.round(link.lossRatio * 1000) / 1000,
         address: up?.address ?? link?.address ?? info?.calls[0] ?? '',

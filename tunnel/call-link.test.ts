@@ -8,7 +8,7 @@ import { silentLog } from '../router/log.ts'
 import { ACCEPTOR, callContract, DIALLER, openOf, until, Witness } from './call-contract.ts'
 import { CallLink } from './call-link.ts'
 import { CALL_LINK_DEFAULTS, type CallLinkOptions } from './call-link-options.ts'
-import { encodeGoAway, encodeHello, encodeU32, FRAME, FrameDecoder, LAST_ID_ANY } from './frame.ts'
+import { encodeGoAway, encodeHello, encodeU32, FRAME, FrameDecoder, type Hello, LAST_ID_ANY } from './frame.ts'
 import { FrameBatch } from './frame-batch.ts'
 import { HandClock } from './hand-clock-fixture.ts'
 import { SILENCE_MS, TICK_MS } from './heartbeat.ts'
@@ -100,8 +100,10 @@ describe('a link whose peer is a script', () => {
       batch.add(type, callId, payload)
       peer.write(batch.take())
     }
-    const hello = (): void =>
-      send(FRAME.HELLO, 0, encodeHello({ callWindowBytes: CALL_WINDOW_BYTES, linkWindowBytes: 1 << 20 }))
+    const hello = (flags: Partial<Hello> = {}): void => {
+      const windows = { callWindowBytes: CALL_WINDOW_BYTES, linkWindowBytes: 1 << 20 }
+      send(FRAME.HELLO, 0, encodeHello({ ...windows, knowsParallel: true, isParallel: false, ...flags }))
+    }
     const open = (callId: number, service = 'orders', kind = 1): void => {
       const batch = new FrameBatch()
       batch.addOpen(callId, kind, 0, service, Buffer.from('GET / HTTP/1.1\r\n\r\n'))
@@ -225,6 +227,27 @@ describe('a link whose peer is a script', () => {
     await until(() => peer.state.fault, 'the link closed')
   })
 
+  it('says that it is crowded at every look, to a peer that knows the word', async () => {
+    for (const knowsParallel of [true, false]) {
+      const peer = scripted()
+      peer.hello({ knowsParallel })
+      await until(() => peer.link.state === 'up', 'the link is up')
+      for (let i = 0; i < 8; i++) peer.link.load.look(true)
+      peer.link.look()
+      peer.send(FRAME.PING, 0, Buffer.alloc(8))
+      await until(() => peer.types().includes(FRAME.PONG), 'what was to be said was said')
+      expect(peer.types().filter(type => type === FRAME.CROWDED)).toHaveLength(knowsParallel ? 1 : 0)
+    }
+  })
+
+  it('believes a peer that says that it is crowded', async () => {
+    const peer = scripted()
+    peer.hello()
+    peer.send(FRAME.CROWDED, 0)
+    await until(() => peer.link.load.isCrowded, 'the word was heard')
+    expect(peer.state.closed).toBe('')
+  })
+
   it('refuses one call, not the link, for a kind or a name it does not know', async () => {
     const peer = scripted()
     peer.hello()
@@ -251,7 +274,7 @@ describe('a link whose peer is a script', () => {
     for (let i = 0; i < 20; i++) {
       peer.clock.advance(TICK_MS)
       peer.send(0x80, 0, Buffer.from('x'))
-      await until(() => peer.carrier.bytesArrived > i * 9 + 18, 'the byte arrived')
+      await until(() => peer.carrier.bytesArrived > i * 9 + 19, 'the byte arrived')
     }
     expect(peer.link.state).toBe('up')
     for (let i = 0; i < SILENCE_MS / TICK_MS; i++) peer.clock.advance(TICK_MS)

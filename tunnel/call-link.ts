@@ -18,6 +18,7 @@ import {
   type FrameSink,
   HEAD_BYTES_MAX,
   LAST_ID_ANY,
+  NO_BYTES,
   OPEN_KIND,
   readU32,
   WINDOW_BYTES_MAX,
@@ -26,6 +27,7 @@ import type { FrameBatch } from './frame-batch.ts'
 import { LinkCall, type LinkOpen, NO_HANDLER } from './link-call.ts'
 import { createLinkCounts, type LinkCounts } from './link-counts.ts'
 import { LinkHeartbeat } from './link-heartbeat.ts'
+import { LinkLoad } from './link-load.ts'
 import { LinkOutbox } from './link-outbox.ts'
 import { ReceiveWindow } from './receive-window.ts'
 
@@ -40,6 +42,8 @@ export interface CallLinkDeps {
   readonly peer: NodeId
   /** Where what goes over the link is counted. Default: nowhere. */
   readonly counts?: LinkCounts
+  /** Of a link this end dialled: it is to stay beside others. Default: it is not. */
+  readonly isParallel?: boolean
   readonly accept: AcceptCall
   /** Takes streams that are to be passed on, or have arrived; `route` is not yet read. Default: all are refused. */
   readonly acceptRelay?: (call: Call, route: Buffer, from: NodeId) => void
@@ -63,6 +67,7 @@ export type CallLinkState = 'hello' | 'up' | 'retiring' | 'closed'
  */
 export class CallLink {
   readonly dialled: boolean
+  readonly load = new LinkLoad()
   readonly #deps: CallLinkDeps
   readonly #options: CallLinkOptions
   readonly #decoder: FrameDecoder
@@ -95,12 +100,15 @@ export class CallLink {
   readonly #outbox: LinkOutbox
   #stopHelloTimer: (() => void) | undefined
   #peerCallWindowBytes = 0
+  #peerKnowsParallel = false
+  #isParallel: boolean
   #retireReason = ''
 
   constructor(deps: CallLinkDeps, dialled: boolean, options: CallLinkOptions) {
     this.#deps = deps
     this.dialled = dialled
     this.#options = options
+    this.#isParallel = deps.isParallel === true
     this.#nextId = dialled ? 1 : 2
     this.#window = new ReceiveWindow(options.linkWindowBytes)
     const sink: FrameSink = {
@@ -112,6 +120,7 @@ export class CallLink {
     this.#outbox = new LinkOutbox({
       carrier: deps.carrier,
       counts: this.#counts,
+      load: this.load,
       emit: (call, type, payload, batch) => this.#emit(call, type, payload, batch),
       onFlushed: drained => this.#onFlushed(drained),
       onStuck: () =>
@@ -154,6 +163,22 @@ export class CallLink {
     return this.#nextId + this.#peerLastId
   }
 
+  /** Meant to stay beside others; at the end that did not dial it known from HELLO on. */
+  get isParallel(): boolean {
+    return this.#isParallel
+  }
+
+  /** The peer would know another link for a parallel one. */
+  get takesParallel(): boolean {
+    return this.#peerKnowsParallel
+  }
+
+  /** Judges how busy the link is, since the last time; to be called every `TICK_MS`. */
+  look(): void {
+    this.load.look(this.#outbox.isHeldUp)
+    if (this.load.isSendingCrowded && this.#peerKnowsParallel) this.#outbox.control(FRAME.CROWDED, 0, NO_BYTES)
+  }
+
   /** Bytes paused handlers hold. */
   get heldBytes(): number {
     return this.#heldBytes
@@ -167,7 +192,8 @@ export class CallLink {
       onDrain: () => this.#outbox.onCarrierDrain(),
       onClose: reason => this.#finish(reason, false),
     })
-    this.#outbox.control(FRAME.HELLO, 0, encodeHello({ callWindowBytes, linkWindowBytes }))
+    const hello = { callWindowBytes, linkWindowBytes, knowsParallel: true, isParallel: this.#isParallel }
+    this.#outbox.control(FRAME.HELLO, 0, encodeHello(hello))
     this.#heartbeat.start()
     this.#stopHelloTimer = clock.after(helloTimeoutMs, () => {
       if (!this.#helloReceived) this.#violation(`expected HELLO within ${helloTimeoutMs} ms, found none`)
@@ -304,6 +330,7 @@ export class CallLink {
     const fault = this.#decoder.push(chunk)
     this.#counts.framesIn += this.#decoder.frames - frames
     this.#counts.bytesIn += chunk.length
+    this.load.passedBytes += chunk.length
     if (fault !== undefined) this.#violation(fault)
   }
 
@@ -326,6 +353,9 @@ export class CallLink {
       case FRAME.GOAWAY:
         this.#onGoAway(payload)
         return undefined
+      case FRAME.CROWDED:
+        this.load.onPeerWord()
+        return undefined
       default:
         return this.#onCallFrame(type, callId, payload)
     }
@@ -337,6 +367,8 @@ export class CallLink {
     if (typeof hello === 'string') return hello
     this.#helloReceived = true
     this.#peerCallWindowBytes = hello.callWindowBytes
+    this.#peerKnowsParallel = hello.knowsParallel
+    if (!this.dialled) this.#isParallel = hello.isParallel
     this.#outbox.open(hello.linkWindowBytes)
     if (this.#state === 'hello') this.#setState('up')
     return undefined
@@ -622,7 +654,7 @@ export class CallLink {
     this.#closeWhenIdle = false
     setImmediate(() => {
       this.#outbox.flush()
-      this.close('replaced by a better link')
+      this.close(`retired: ${this.#retireReason || 'as the peer asked'}`)
     })
   }
 

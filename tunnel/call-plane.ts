@@ -9,19 +9,22 @@ import { CallLink, type CallLinkState } from './call-link.ts'
 import { CALL_LINK_DEFAULTS, type CallLinkOptions } from './call-link-options.ts'
 import { CallListener, type StreamOrigin } from './call-listener.ts'
 import { type CarrierKind, type Clock, systemClock } from './carrier.ts'
+import { TICK_MS } from './heartbeat.ts'
 import type { Identity } from './identity.ts'
 import { createLinkCounts } from './link-counts.ts'
 import { DIAL_DEFAULTS, type Dialled, type DialOptions, LinkDialler } from './link-dialler.ts'
 import { LinkWaiters } from './link-waiters.ts'
-import { type PeerLink, PeerLinks } from './peer-links.ts'
+import { idleForMs, type PeerLink, PeerLinks } from './peer-links.ts'
 import { PendingCall } from './pending-call.ts'
 import { RELAY_DEFAULTS, Relay, type RelayCounts, type RelayOptions } from './relay.ts'
 import { encodeRoute, NODES_MAX as ROUTE_NODES_MAX, type Route } from './route.ts'
 import { TlsCarrier } from './tls-carrier.ts'
-import { meshSecureContext } from './tls-peer.ts'
+import { type Dial, dialPeer, meshSecureContext } from './tls-peer.ts'
 
 /** Calls that wait for a link to one peer; one more is not taken. A call that waits holds its head and up to 64 KiB. */
 const WAITING_MAX = 1_024
+/** Between tries of a parallel link that did not come up, or was lost. Guess: bulk that lasts less needs none. */
+const PARALLEL_RETRY_MS = 5_000
 /** One line per peer or address in this time, however often it misbehaves. */
 const LOG_PERIOD_MS = 60_000
 /** Peers and addresses remembered for that; beyond, logging pauses rather than memory growing. */
@@ -68,6 +71,8 @@ export interface CallPlaneOptions extends DialOptions {
   readonly waitMs: number
   /** A link that nobody wants kept is closed by the end that dialled it when it had no call for so long. */
   readonly idleMs: number
+  /** Direct links to one peer that calls are spread over while bulk goes to it, so that small calls have one without; 1: no parallel ones. */
+  readonly carriersMax: number
   readonly link: CallLinkOptions
   readonly relay: RelayOptions
 }
@@ -86,6 +91,8 @@ export const CALL_PLANE_DEFAULTS: Omit<CallPlaneOptions, 'listen'> = {
   waitMs: 500,
   // Longer than most callers' keep-alive and polling; an idle link costs two pings a second.
   idleMs: 30_000,
+  // One for small calls beside three of bulk; a fourth takes turns.
+  carriersMax: 4,
   link: CALL_LINK_DEFAULTS,
   relay: RELAY_DEFAULTS,
 }
@@ -99,6 +106,8 @@ export interface LinkStatus {
   readonly via: readonly NodeId[]
   /** By this node. */
   readonly dialled: boolean
+  /** It stays beside others while bulk goes to the peer. */
+  readonly parallel: boolean
   readonly rttMs: number | undefined
   /** Open now, in both directions. */
   readonly calls: number
@@ -125,6 +134,9 @@ interface Peer {
   isLearnt: boolean
   up: boolean
   cancelGrace: (() => void) | undefined
+  /** A parallel link on its way, and when one may be tried again. */
+  parallelDial: Dial | undefined
+  parallelNotBeforeMs: number
 }
 
 /**
@@ -133,7 +145,8 @@ interface Peer {
  * What a link runs over is the best that works: a connection to the peer's port, a stream that relays pass on, a stream
  * of the overlay. A better one takes the new calls as soon as it is up, and the other closes when its calls are over.
  * If both ends dial at once, both links work; after a grace period the one with the better carrier stays, of equals the
- * one dialled by the smaller node id. Both ends decide alike without a word.
+ * one dialled by the smaller node id. Both ends decide alike without a word. While bulk goes to a peer, the end that dialled
+ * dials parallel links, meant to stay beside the first, and new calls take one that is not crowded.
  */
 export class CallPlane {
   readonly counts: CallPlaneCounts = { strangers: 0, failedHandshakes: 0, refusedConnections: 0, brokenProtocols: 0 }
@@ -155,6 +168,7 @@ export class CallPlane {
   #draining = false
   #stopped = false
   #stopSweep: (() => void) | undefined
+  #stopLooking: (() => void) | undefined
 
   constructor(deps: CallPlaneDeps, options: Partial<CallPlaneOptions> & Pick<CallPlaneOptions, 'listen'>) {
     this.#deps = deps
@@ -195,6 +209,7 @@ export class CallPlane {
     this.#context = meshSecureContext(this.#deps.identity)
     const { address, port } = await this.#listener.start()
     this.#stopSweep = this.#clock.every(this.#options.idleMs / 4, () => this.#sweep())
+    this.#stopLooking = this.#clock.every(TICK_MS, () => this.#lookForCrowds())
     for (const peer of this.#peers.values()) this.#reconcile(peer)
     return { host: address, port }
   }
@@ -278,8 +293,8 @@ export class CallPlane {
     const all: LinkStatus[] = []
     for (const peer of this.#peers.values()) {
       for (const { link, kind, via, address } of peer.links.all) {
-        const { state, dialled, rttMs, inFlight } = link
-        all.push({ peer: peer.id, state, carrier: kind, via, dialled, rttMs, calls: inFlight, address })
+        const { state, dialled, isParallel: parallel, rttMs, inFlight: calls } = link
+        all.push({ peer: peer.id, state, carrier: kind, via, dialled, parallel, rttMs, calls, address })
       }
     }
     return all
@@ -309,6 +324,7 @@ export class CallPlane {
     this.#draining = true
     this.#stopped = true
     this.#stopSweep?.()
+    this.#stopLooking?.()
     const closed = this.#listener.close()
     for (const peer of [...this.#peers.values()]) {
       this.#stopDialling(peer)
@@ -438,6 +454,7 @@ export class CallPlane {
         relayWanted: new LinkWaiters(this.#clock),
       },
       ...{ isWanted: false, isLearnt: false, up: false, cancelGrace: undefined },
+      ...{ parallelDial: undefined, parallelNotBeforeMs: Number.NEGATIVE_INFINITY },
     }
     this.#peers.set(id, peer)
     return peer
@@ -458,6 +475,7 @@ export class CallPlane {
     peer: Peer,
     { socket, kind, via, call, address }: Omit<Dialled, 'address'> & { address: string | undefined },
     dialled: boolean,
+    isParallel = false,
   ): void {
     if (this.#draining || peer.links.isFull) {
       socket.destroy()
@@ -476,6 +494,7 @@ export class CallPlane {
         self: this.#deps.identity.nodeId,
         peer: peer.id,
         counts: this.linkCounts,
+        isParallel,
         accept: this.#deps.accept,
         acceptRelay: (piece, route, from) => {
           this.#carriers.set(piece, entry)
@@ -503,8 +522,10 @@ export class CallPlane {
     const { link, kind, via, address } = entry
     if (link.state === 'up' && entry.upAtMs === undefined) {
       entry.upAtMs = this.#clock.nowMs()
-      peer.dialler.onGood(kind)
-      const fields = { link: peer.id, carrier: kind, address, via: via.join('>'), dialled: link.dialled }
+      if (link.isParallel) peer.links.sort(entry)
+      else peer.dialler.onGood(kind)
+      const { dialled, isParallel: parallel } = link
+      const fields = { link: peer.id, carrier: kind, address, via: via.join('>'), dialled, parallel }
       this.#deps.log.info(fields, 'a link is up')
     }
     if (link.state === 'retiring') entry.isRetired = true
@@ -534,6 +555,12 @@ export class CallPlane {
       this.#logLimited(peer.id, { link: peer.id, code: 'bad-frame', reason }, 'a peer broke the call protocol')
     } else if (upAtMs !== undefined) {
       this.#deps.log.info({ link: peer.id, carrier: kind, address, reason }, 'a link is down')
+    }
+    if (entry.link.isParallel) {
+      if (!entry.isRetired) peer.parallelNotBeforeMs = this.#clock.nowMs() + PARALLEL_RETRY_MS
+      this.#reconcile(peer)
+      this.#forgetIfIdle(peer)
+      return
     }
     if (upAtMs !== undefined) peer.dialler.onEnded()
     const livedMs = upAtMs === undefined ? 0 : this.#clock.nowMs() - upAtMs
@@ -584,11 +611,9 @@ export class CallPlane {
       if (peer.isWanted || peer.waiting.size > 0 || peer.relayWanted.size > 0) continue
       for (const entry of peer.links.all) {
         const { link } = entry
-        const isIdle = link.inFlight === 0 && link.callsSeen === entry.callsSeen
-        entry.callsSeen = link.callsSeen
-        if (!isIdle) entry.idleSinceMs = nowMs
-        else if (link.dialled && link.state === 'up' && nowMs - entry.idleSinceMs >= this.#options.idleMs) {
-          link.retire(`no call for ${Math.round(nowMs - entry.idleSinceMs)} ms`)
+        const idleMs = idleForMs(entry, nowMs)
+        if (link.dialled && link.state === 'up' && idleMs >= this.#options.idleMs) {
+          link.retire(`no call for ${Math.round(idleMs)} ms`)
         }
       }
     }
@@ -607,8 +632,36 @@ export class CallPlane {
     if (isAny) this.#reconcile(peer)
   }
 
+  /** Judges the load of all links: where small calls wait behind others on all there are, another is dialled beside them. */
+  #lookForCrowds(): void {
+    const nowMs = this.#clock.nowMs()
+    for (const peer of this.#peers.values()) {
+      for (const { link } of peer.links.all) if (link.state === 'up') link.look()
+      for (const { link } of peer.links.spare(nowMs)) link.retire('the links beside it suffice')
+      if (peer.parallelDial !== undefined || nowMs < peer.parallelNotBeforeMs) continue
+      const beside = peer.links.needsAnother(this.#options.carriersMax)
+      if (beside !== undefined) void this.#dialParallel(peer, beside.address)
+    }
+  }
+
+  async #dialParallel(peer: Peer, address: string): Promise<void> {
+    const { identity, log } = this.#deps
+    if (this.#draining || this.#context === undefined) return
+    try {
+      peer.parallelDial = dialPeer(this.#context, identity.rootPem, peer.id, address, this.#options.dialTimeoutMs)
+      const socket = await peer.parallelDial.socket
+      this.#addLink(peer, { socket, kind: 'direct', via: [], call: undefined, address }, true, true)
+    } catch (error) {
+      peer.parallelNotBeforeMs = this.#clock.nowMs() + PARALLEL_RETRY_MS
+      log.debug({ link: peer.id, address, reason: String(error) }, 'a dial of a parallel link failed')
+    } finally {
+      peer.parallelDial = undefined
+    }
+  }
+
   #stopDialling(peer: Peer): void {
     peer.isWanted = false
+    peer.parallelDial?.cancel()
     peer.dialler.stop()
     this.#failWaiting(peer, 'draining', 'this node is shutting down')
     peer.relayWanted.tell(false)

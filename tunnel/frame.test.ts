@@ -235,9 +235,12 @@ describe('payloads', () => {
   })
 
   it('of HELLO name the versions when they differ, and refuse windows that cannot work', () => {
-    const hello = { callWindowBytes: 262_144, linkWindowBytes: 1 << 24 }
+    const hello = { callWindowBytes: 262_144, linkWindowBytes: 1 << 24, knowsParallel: true, isParallel: false }
     expect(decodeHello(encodeHello(hello))).toEqual(hello)
     expect(decodeHello(Buffer.concat([encodeHello(hello), Buffer.from('later')]))).toEqual(hello)
+    expect(decodeHello(encodeHello({ ...hello, isParallel: true }))).toEqual({ ...hello, isParallel: true })
+    // That of a node that knows of no flags.
+    expect(decodeHello(encodeHello(hello).subarray(0, 10))).toEqual({ ...hello, knowsParallel: false })
     const next = encodeHello(hello)
     next[0] = 2
     expect(decodeHello(next)).toBe('this node speaks version 1 of the call protocol, the peer 2')

@@ -19,6 +19,7 @@ export const FRAME = {
   PING: 9,
   PONG: 10,
   GOAWAY: 11,
+  CROWDED: 12,
 } as const
 
 export const FRAME_HEADER_BYTES = 8
@@ -37,7 +38,7 @@ export const FRAME_IGNORABLE_FROM = 0x80
 const IGNORABLE_BYTES_MAX = 64 * 1024
 
 export const WIRE_MAJOR = 1
-const WIRE_MINOR = 0
+const WIRE_MINOR = 1
 /** Windows a peer may state or grant: below, a link could not move; above, u32 arithmetic would no longer be exact. */
 const WINDOW_BYTES_MIN = 1024
 export const WINDOW_BYTES_MAX = 0x7fffffff
@@ -64,6 +65,7 @@ const RULES: readonly (FrameRule | undefined)[] = [
   { min: 8, max: 8, on: 'link' },
   { min: 8, max: 8, on: 'link' },
   { min: 5, max: NOTE_BYTES_MAX, on: 'link' },
+  { min: 0, max: 0, on: 'link' },
 ]
 
 /** Why a header cannot be accepted, or undefined. Looked at before a byte of the payload is kept. */
@@ -204,15 +206,23 @@ export function encodeU32(value: number): Buffer {
 export interface Hello {
   readonly callWindowBytes: number
   readonly linkWindowBytes: number
+  /** It knows of parallel links and of CROWDED. */
+  readonly knowsParallel: boolean
+  /** This link is to stay beside others; only the end that dialled it can say so. */
+  readonly isParallel: boolean
 }
 
-/** major u8 · minor u8 · call window u32 · link window u32 · whatever later minors add. */
+const KNOWS_PARALLEL = 1
+const IS_PARALLEL = 2
+
+/** major u8 · minor u8 · call window u32 · link window u32 · flags u8 · whatever later minors add. Before minor 1 there were no flags. */
 export function encodeHello(hello: Hello): Buffer {
-  const payload = Buffer.alloc(10)
+  const payload = Buffer.alloc(11)
   payload[0] = WIRE_MAJOR
   payload[1] = WIRE_MINOR
   payload.writeUInt32BE(hello.callWindowBytes, 2)
   payload.writeUInt32BE(hello.linkWindowBytes, 6)
+  payload[10] = (hello.knowsParallel ? KNOWS_PARALLEL : 0) | (hello.isParallel ? IS_PARALLEL : 0)
   return payload
 }
 
@@ -227,7 +237,9 @@ export function decodeHello(payload: Buffer): Hello | string {
       return `expected windows of ${WINDOW_BYTES_MIN}..${WINDOW_BYTES_MAX} bytes, found ${window}`
     }
   }
-  return { callWindowBytes, linkWindowBytes }
+  const flags = payload[10] ?? 0
+  const [knowsParallel, isParallel] = [(flags & KNOWS_PARALLEL) !== 0, (flags & IS_PARALLEL) !== 0]
+  return { callWindowBytes, linkWindowBytes, knowsParallel, isParallel }
 }
 
 // ---- OPEN ----

@@ -4,6 +4,7 @@ import { DATA_BYTES_MAX, FRAME } from './frame.ts'
 import { FrameBatch } from './frame-batch.ts'
 import { type LinkCall, QUEUE_ITEM_BYTES, QUEUE_LOW_BYTES } from './link-call.ts'
 import type { LinkCounts } from './link-counts.ts'
+import type { LinkLoad } from './link-load.ts'
 
 /** Handed to the carrier at a time: bounds what a control frame waits behind; 128 KiB costs TLS about 50 µs to encrypt. */
 const BATCH_BYTES_MAX = 128 * 1024
@@ -15,6 +16,7 @@ const CONTROL_BYTES_MAX = 1024 * 1024
 export interface LinkOutboxDeps {
   readonly carrier: Carrier
   readonly counts: LinkCounts
+  readonly load: LinkLoad
   /** Puts a frame of a call that is not DATA into the batch, and keeps the books of opening and ending. */
   readonly emit: (call: LinkCall, type: number, payload: Buffer, batch: FrameBatch) => void
   /** At the end of each flush: `drained` have room again. */
@@ -50,6 +52,11 @@ export class LinkOutbox {
 
   constructor(deps: LinkOutboxDeps) {
     this.#deps = deps
+  }
+
+  /** Something waits that the link itself holds up: the carrier takes no more, or its window is used up. */
+  get isHeldUp(): boolean {
+    return !this.#writable || this.#linkBlocked.length > 0
   }
 
   /** The peer's HELLO came, and with it the link's window. */
@@ -162,8 +169,9 @@ export class LinkOutbox {
     }
     if (this.#open) this.#pump()
     if (this.#batch.bytes > 0) {
-      const { counts, carrier } = this.#deps
+      const { counts, load, carrier } = this.#deps
       counts.bytesOut += this.#batch.bytes
+      load.passedBytes += this.#batch.bytes
       counts.framesOut += this.#batch.frames - this.#framesCounted
       this.#framesCounted = this.#batch.frames
       this.#writable = carrier.write(this.#batch.take(), this.#batch.written)
@@ -244,6 +252,7 @@ export class LinkOutbox {
   #emitData(call: LinkCall, payload: Buffer): void {
     call.sendWindowBytes -= payload.length
     this.#windowBytes -= payload.length
+    this.#deps.load.onDataSent(payload.length)
     this.#batch.add(FRAME.DATA, call.id, payload)
   }
 

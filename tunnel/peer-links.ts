@@ -3,10 +3,14 @@ import type { NodeId } from '../router/model.ts'
 import type { CallLink } from './call-link.ts'
 import type { CarrierKind } from './carrier.ts'
 import type { LinkOpen } from './link-call.ts'
-import { carrierRank } from './link-dialler.ts'
+import { CARRIER_RANK, carrierRank } from './link-dialler.ts'
+import type { LinkLoad } from './link-load.ts'
 
 /** Links one peer may hold: those in use, a successor, and a few that finish long calls. */
 const LINKS_PER_PEER_MAX = 8
+
+/** A parallel link that no call has taken for so long is given up, if others do: between two downloads of one caller. Guess. */
+const PARALLEL_IDLE_MS = 5_000
 
 /** One link to a peer, and what the call plane remembers of it. */
 export interface PeerLink {
@@ -55,9 +59,11 @@ export class PeerLinks {
     return this.#links.findLast(({ link }) => link.state === 'up')
   }
 
-  /** The rank of the best carrier that is of use for a while; -1: none. */
+  /** The rank of the best carrier that is of use for a while; -1: none. A parallel link is only a help for another. */
   get rank(): number {
-    const usable = this.#links.filter(({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut)
+    const usable = this.#links.filter(
+      ({ link }) => (link.state === 'up' || link.state === 'hello') && !link.wornOut && !link.isParallel,
+    )
     return Math.max(-1, ...usable.map(rankOf))
   }
 
@@ -66,13 +72,24 @@ export class PeerLinks {
     this.#links = this.#links.toSpliced(after + 1, 0, entry)
   }
 
+  /** It has turned out to be a parallel one. */
+  sort(entry: PeerLink): void {
+    this.remove(entry)
+    this.add(entry)
+  }
+
   remove(entry: PeerLink): void {
     this.#links = this.#links.filter(other => other !== entry)
   }
 
-  /** The best carrier first; of equals the newest: while two are up, the older may turn out to be dead. */
+  /**
+   * The best carrier first; of equals the newest: while two are up, the older may turn out to be dead. If small calls wait
+   * behind others there, the least busy one that is as good.
+   */
   open(open: LinkOpen): Call | undefined {
     const links = this.#links
+    const relieved = this.#lessBusy()?.link.open(open)
+    if (relieved !== undefined) return relieved
     for (let i = links.length - 1; i >= 0; i--) {
       const link = links[i]?.link
       const call = link?.state === 'up' ? link.open(open) : undefined
@@ -90,7 +107,8 @@ export class PeerLinks {
   /** A piece of a relayed way, on a link that is not itself relayed: its bytes would pass a node twice. */
   openPiece(payload: Buffer): { readonly call: Call; readonly entry: PeerLink } | undefined {
     const open: LinkOpen = { kind: 'relay', service: '', timeoutMs: 0, head: payload }
-    for (const entry of this.#links.toReversed()) {
+    const lessBusy = this.#lessBusy()
+    for (const entry of [...(lessBusy === undefined ? [] : [lessBusy]), ...this.#links.toReversed()]) {
       const { link, kind } = entry
       const isFit = kind !== 'relayed' && (link.state === 'up' || link.state === 'hello')
       const call = isFit ? link.open(open) : undefined
@@ -100,7 +118,7 @@ export class PeerLinks {
   }
 
   get hasDuplicates(): boolean {
-    return this.#links.filter(({ link }) => link.state === 'up').length > 1
+    return this.#links.filter(({ link }) => link.state === 'up' && !link.isParallel).length > 1
   }
 
   /**
@@ -110,11 +128,66 @@ export class PeerLinks {
   duplicates(isSmaller: boolean): PeerLink[] {
     const keepRank = ({ link, kind, via }: PeerLink): number =>
       (link.wornOut ? 0 : 1000) + 100 * carrierRank(kind, via.length) + (link.dialled === isSmaller ? 1 : 0)
-    const ups = this.#links.filter(({ link }) => link.state === 'up')
+    const ups = this.#links.filter(({ link }) => link.state === 'up' && !link.isParallel)
     return ups.sort((a, b) => keepRank(b) - keepRank(a) || b.order - a.order).slice(1)
+  }
+
+  // ---- parallel links ----
+
+  /** The link that another one is to be dialled beside, to the same address: small calls wait on all there are, and this end decides. */
+  needsAnother(carriersMax: number): PeerLink | undefined {
+    const directs = this.#links.filter(isDirectUp)
+    if (this.isFull || directs.length >= carriersMax || !directs.every(({ link }) => link.load.isCrowded))
+      return undefined
+    // Of both ends the one that has dialled the first: it can.
+    return directs.find(({ link }) => !link.isParallel && link.dialled && link.takesParallel)
+  }
+
+  /** Parallel links dialled by this end that are not needed any more. No call is on them. */
+  spare(nowMs: number): PeerLink[] {
+    const spare: PeerLink[] = []
+    for (const entry of this.#links) {
+      const { link } = entry
+      if (!link.isParallel || !link.dialled || link.state !== 'up') continue
+      const isIdle = idleForMs(entry, nowMs) >= PARALLEL_IDLE_MS
+      const suffices = (other: PeerLink): boolean =>
+        other !== entry && isDirectUp(other) && !other.link.load.isCrowded && !spare.includes(other)
+      if (link.wornOut || (isIdle && this.#links.some(suffices))) spare.push(entry)
+    }
+    return spare
+  }
+
+  /** Undefined: the best one is not crowded. */
+  #lessBusy(): PeerLink | undefined {
+    const { best } = this
+    if (best?.link.load.isCrowded !== true || best.kind !== 'direct') return undefined
+    let least = best
+    for (const entry of this.#links) {
+      if (isDirectUp(entry) && isLessBusy(entry.link.load, least.link.load)) least = entry
+    }
+    return least
   }
 }
 
-function rankOf({ kind, via, staleness }: PeerLink): number {
-  return carrierRank(kind, via.length, staleness === 2)
+/** How long a link has had no call, as far as it was looked at; to be called now and then. */
+export function idleForMs(entry: PeerLink, nowMs: number): number {
+  const { link } = entry
+  if (link.inFlight > 0 || link.callsSeen !== entry.callsSeen) entry.idleSinceMs = nowMs
+  entry.callsSeen = link.callsSeen
+  return nowMs - entry.idleSinceMs
+}
+
+/** Below every other direct one, above all that are not. */
+const PARALLEL_RANK = CARRIER_RANK.direct - 0.5
+
+function rankOf({ link, kind, via, staleness }: PeerLink): number {
+  return link.isParallel ? PARALLEL_RANK : carrierRank(kind, via.length, staleness === 2)
+}
+
+function isDirectUp({ link, kind }: PeerLink): boolean {
+  return kind === 'direct' && link.state === 'up' && !link.wornOut
+}
+
+function isLessBusy(a: LinkLoad, b: LinkLoad): boolean {
+  return a.isCrowded === b.isCrowded ? a.recentBytes < b.recentBytes : b.isCrowded
 }

@@ -198,7 +198,11 @@ function callStream(): Buffer {
   head.copy(open, writeOpenPrefix(open, 0, 1, 5000, 'orders'))
   const reset = encodeReset({ code: 'overloaded', reason: 'too many', unexecuted: true, node: PEER }, SELF)
   return Buffer.concat([
-    frameOf(FRAME.HELLO, 0, encodeHello({ callWindowBytes: 262_144, linkWindowBytes: 16_777_216 })),
+    frameOf(
+      FRAME.HELLO,
+      0,
+      encodeHello({ callWindowBytes: 262_144, linkWindowBytes: 16_777_216, knowsParallel: true, isParallel: false }),
+    ),
     frameOf(FRAME.OPEN, 1, open),
     frameOf(FRAME.HEAD, 1, Buffer.from('HTTP/1.1 200 OK\r\n\r\n')),
     frameOf(FRAME.DATA, 1, Buffer.alloc(40, 0x61)),
