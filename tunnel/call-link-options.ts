@@ -12,7 +12,7 @@ export interface CallLinkOptions {
   readonly relayWindowBytes: number
   /**
    * What the peer may have on the way over all calls, at first: what is more than the line holds waits in the kernels of both
-   * ends, before every small call (at 16 MiB from the start those beside bulk took 26 ms instead of 6: `npm run bench -- mixed`,
+   * ends, before every small call (at 16 MiB from the start those beside bulk took 16 to 26 ms instead of 6: `npm run bench -- mixed`,
    * November 2026). 256 KiB is 1 Gbit/s over 2 ms, and more than TCP begins with; where the line can do more it grows to
    * `linkWindowBytesMax`, 4 Gbit/s over 130 ms. It is given back as bytes are handed to the calls' handlers, paused or not,
    * so that no reader can stall another.
