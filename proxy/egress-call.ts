@@ -7,6 +7,9 @@ import type { RequestHead } from './http1-head.ts'
 import type { InstanceState } from './instances.ts'
 import { isIdempotent } from './retry.ts'
 
+/** Told once, when all is over. */
+export type OnDone = (call: CallHandler) => void
+
 /**
  * One call at its egress, whatever its instance speaks: how it comes by a connection, and what came of its request before
  * that. `C` is the connection.
@@ -17,7 +20,7 @@ export abstract class EgressCallBase<C> implements CallHandler, Seeker<C> {
   protected readonly call: Call
   protected readonly open: CallOpen
   protected readonly head: RequestHead
-  protected readonly onDone: () => void
+  protected readonly onDone: OnDone
   protected instance: InstanceState | undefined
   /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
   protected early: Buffer[] = []
@@ -38,7 +41,7 @@ export abstract class EgressCallBase<C> implements CallHandler, Seeker<C> {
     call: Call,
     open: CallOpen,
     head: RequestHead,
-    onDone: () => void,
+    onDone: OnDone,
   ) {
     this.deps = deps
     this.dispatcher = dispatcher

@@ -2,7 +2,7 @@ import type { Log } from '../router/log.ts'
 import type { NodeId, ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
 import { DISPATCHER_DEFAULTS, Dispatcher, type DispatcherCounters, type DispatcherOptions } from './dispatcher.ts'
-import { EgressCallBase } from './egress-call.ts'
+import { EgressCallBase, type OnDone } from './egress-call.ts'
 import { H2EgressCall } from './h2-egress.ts'
 import { isGrpc } from './h2-forward.ts'
 import type { H2InstanceConnection } from './h2-pool.ts'
@@ -47,7 +47,7 @@ export interface PoolCounts {
  */
 export class Egress {
   private readonly deps: EgressCallDeps
-  private readonly calls = new Set<EgressCall | H2EgressCall>()
+  private readonly calls = new Set<CallHandler>()
 
   constructor(deps: EgressDeps, options: DispatcherOptions = DISPATCHER_DEFAULTS) {
     const { self, instances, pool } = deps
@@ -95,31 +95,33 @@ export class Egress {
   }
 
   accept(call: Call, open: CallOpen): void {
-    const refuse = (code: CallReset['code'], reason: string): void => {
-      call.handler = SILENT
-      call.reset({ code, reason, node: this.deps.self.id, unexecuted: true })
-    }
     if (!this.deps.instances.has(open.service)) {
-      refuse('no-healthy-place', `${this.deps.self.name} no longer offers ${open.service}`)
+      this.refuse(call, 'no-healthy-place', `${this.deps.self.name} no longer offers ${open.service}`)
       return
     }
     if (this.deps.instances.speaksTcp(open.service)) {
       const hint = 'connect to a listener for it, or ask for a tunnel with CONNECT'
-      refuse('bad-request', `${open.service} is a service of protocol tcp, not of HTTP: ${hint}`)
+      this.refuse(call, 'bad-request', `${open.service} is a service of protocol tcp, not of HTTP: ${hint}`)
       return
     }
     const head = decodeRequestHead(open.head, FORWARDED_HTTP1_LIMITS)
     if ('reason' in head) {
-      refuse('bad-request', `the request head from the mesh cannot be read: ${head.reason}`)
+      this.refuse(call, 'bad-request', `the request head from the mesh cannot be read: ${head.reason}`)
       return
     }
-    const onDone = (): unknown => this.calls.delete(egressCall)
     const isH2 = isGrpc(head) || this.deps.instances.speaksH2(open.service)
     const egressCall = isH2
-      ? new H2EgressCall(this.deps, call, open, head, onDone)
-      : new EgressCall(this.deps, call, open, head, onDone)
+      ? new H2EgressCall(this.deps, call, open, head, this.onDone)
+      : new EgressCall(this.deps, call, open, head, this.onDone)
     this.calls.add(egressCall)
     egressCall.start()
+  }
+
+  private readonly onDone: OnDone = done => this.calls.delete(done)
+
+  private refuse(call: Call, code: CallReset['code'], reason: string): void {
+    call.handler = SILENT
+    call.reset({ code, reason, node: this.deps.self.id, unexecuted: true })
   }
 }
 
@@ -140,7 +142,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   /** The connection was used before: it may have been closed by the instance just as the request was sent. */
   private isWarm = false
 
-  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
+  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: OnDone) {
     super(deps, deps.h1, call, open, head, onDone)
     this.isReplayable = this.isIdempotent
   }
@@ -318,7 +320,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
     if (!this.close()) return
     this.sent = []
     this.release(reusable)
-    this.onDone()
+    this.onDone(this)
   }
 
   /** Lets go of the instance: its connection goes back to the pool, or is closed. */

@@ -14,7 +14,7 @@ import { fieldValue } from './http1-fields.ts'
 import { chooseAnswerFraming, forwardRequestHead } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
-import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
+import { ForwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { type MeshFailure, meshAnswerH2, meshStatus } from './mesh-answer.ts'
 
 /** Between saying goodbye and cutting off a client that does not hang up. */
@@ -29,6 +29,7 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
   readonly options: IngressOptions
   readonly socket: Socket
   readonly connection: H2Connection
+  readonly forwarded: ForwardedLines
   private readonly onClosed: () => void
   private readonly streams = new Set<H2IngressStream>()
   /** When the last stream ended, or the last byte came while there was none. */
@@ -41,6 +42,8 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
     this.options = options
     this.socket = socket
     this.onClosed = onClosed
+    const { name: node } = deps.self
+    this.forwarded = new ForwardedLines({ node, address: socket.remoteAddress, scheme: schemeOf(socket) })
     this.activeAtMs = deps.nowMs()
     this.connection = new H2Connection({ socket, nowMs: deps.nowMs, handler: this }, { role: 'server' })
   }
@@ -175,12 +178,11 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
   }
 
   private requestOf(head: RequestHead, wishes: Wishes, deadlineAtMs: number): ExchangeRequest {
-    const { deps, options, socket } = this.owner
-    const through = { node: deps.self.name, address: socket.remoteAddress, scheme: schemeOf(socket) }
-    const add = forwardedLines(head, wishes.service, through)
+    const { options, socket } = this.owner
+    const add = this.owner.forwarded.of(head, wishes.service)
     let forwarded: Buffer | undefined
     return {
-      ...{ protocol: this.protocol, target: head.target, client: through.address },
+      ...{ protocol: this.protocol, target: head.target, client: socket.remoteAddress },
       ...{ ...wishes, deadlineAtMs, method: head.method, isUpgrade: false },
       clientTimeoutMs: this.isGrpc ? Number.POSITIVE_INFINITY : options.clientTimeoutMs,
       head(nowMs) {

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { ServiceName } from '../router/model.ts'
+import type { RouteFilter } from '../router/route-filter.ts'
 import { reportRefused } from './call-report.ts'
 import { NOTE_FIELDS } from './egress-note.ts'
 import { Exchange, type ExchangeClient, type ExchangeDeps, type ExchangeRequest } from './exchange.ts'
@@ -12,13 +13,14 @@ import {
   answerHeadText,
   chooseAnswerFraming,
   encodeChunk,
+  type ForwardChanges,
   forwardRequestHead,
   lastChunk,
 } from './http1-forward.ts'
 import type { RequestHead, ResponseHead } from './http1-head.ts'
 import { type MessageHandler, RequestReader } from './http1-reader.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
-import { forwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
+import { ForwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { looksLikeTls } from './ingress-tls.ts'
 import { meshAnswer, meshStatus } from './mesh-answer.ts'
 import { viaLine } from './mesh-fields.ts'
@@ -29,14 +31,60 @@ const LINGER_MS = 2000
 const NO_NOTE = { drop: NOTE_FIELDS, add: '' }
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
-/** What this connection's protocol keeps of the exchange under way. */
-interface Present {
-  readonly head: RequestHead
+/** The request under way, as its exchange sees it and with what this connection's protocol keeps of it: one object, for calls are many. */
+class Present implements ExchangeRequest {
+  readonly asked: RequestHead
   readonly service: ServiceName
+  readonly filter: RouteFilter | undefined
+  readonly timeoutMs: number
+  readonly client: string | undefined
+  readonly clientTimeoutMs: number
   readonly exchange: Exchange
   framing: AnswerFraming | undefined
   answerTrailers: Buffer | undefined
-  switched: boolean
+  switched = false
+  private readonly forwarded: Buffer
+
+  /** `forwarded`: the head as the next node gets it. `of`: the connection that it came by. */
+  constructor(
+    asked: RequestHead,
+    { service, filter, timeoutMs }: Wishes,
+    forwarded: Buffer,
+    of: { deps: ExchangeDeps; client: ExchangeClient; address: string | undefined; clientTimeoutMs: number },
+  ) {
+    this.asked = asked
+    this.service = service
+    this.filter = filter
+    this.timeoutMs = timeoutMs
+    this.client = of.address
+    this.clientTimeoutMs = of.clientTimeoutMs
+    this.forwarded = forwarded
+    this.exchange = new Exchange(of.deps, this, of.client)
+  }
+
+  get method(): string {
+    return this.asked.method
+  }
+
+  get protocol(): string {
+    return protocolOf(this.asked)
+  }
+
+  get target(): string {
+    return this.asked.target
+  }
+
+  get deadlineAtMs(): number {
+    return Number.POSITIVE_INFINITY
+  }
+
+  get isUpgrade(): boolean {
+    return this.asked.upgrade !== ''
+  }
+
+  head(): Buffer {
+    return this.forwarded
+  }
 }
 
 /** One client connection of HTTP/1: reads its requests one after the other, has each exchanged, and writes the answers. */
@@ -57,6 +105,10 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     ['close', () => this.onClientGone()],
   ]
   private readonly address: string | undefined
+  private readonly forwarded: ForwardedLines
+  /** What all requests of this connection have in common. */
+  private readonly own: ConstructorParameters<typeof Present>[3]
+  private readonly answerChanges: ForwardChanges
   private present: Present | undefined
   /** Nothing was read yet: the client may turn out to speak HTTP/2. */
   private isFresh = true
@@ -94,6 +146,10 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     this.reader = new RequestReader(this)
     this.out = new TurnWriter(socket)
     this.address = socket.remoteAddress
+    const { name: node } = deps.self
+    this.forwarded = new ForwardedLines({ node, address: this.address, scheme: schemeOf(socket) })
+    this.own = { deps, client: this, address: this.address, clientTimeoutMs: options.clientTimeoutMs }
+    this.answerChanges = { drop: NOTE_FIELDS, add: viaLine(node) }
     this.activeAtMs = deps.nowMs()
   }
 
@@ -199,25 +255,9 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
       this.tunnel = wishes
       return
     }
-    const { service, timeoutMs, filter } = wishes
-    const through = { node: self.name, address: this.address, scheme: schemeOf(this.socket) }
-    const add = forwardedLines(head, service, through)
-    const forwarded = forwardRequestHead(head, { drop: INGRESS_FIELDS, add })
-    const request: ExchangeRequest = {
-      service,
-      filter,
-      method: head.method,
-      protocol: protocolOf(head),
-      target: head.target,
-      client: this.address,
-      timeoutMs,
-      deadlineAtMs: Number.POSITIVE_INFINITY,
-      clientTimeoutMs: this.options.clientTimeoutMs,
-      isUpgrade: head.upgrade !== '',
-      head: () => forwarded,
-    }
-    const exchange = new Exchange(this.deps, request, this)
-    const present = { head, service, exchange, framing: undefined, answerTrailers: undefined, switched: false }
+    const add = this.forwarded.of(head, wishes.service)
+    const present = new Present(head, wishes, forwardRequestHead(head, { drop: INGRESS_FIELDS, add }), this.own)
+    const { exchange } = present
     this.present = present
     exchange.start()
     if (head.expectContinue && this.present === present && !exchange.hasAnswerBegun) this.out.write(CONTINUE)
@@ -256,7 +296,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   onAnswerHead(head: ResponseHead): void {
     const { present } = this
     if (present === undefined) return
-    const { method, version, keepAlive } = present.head
+    const { method, version, keepAlive } = present.asked
     if (head.status < 200 && head.status !== 101) {
       if (version === 11) {
         this.out.writeText(answerHeadText(head, 11, chooseAnswerFraming(head, method, 11, true), NO_NOTE))
@@ -265,9 +305,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     }
     const keep = keepAlive && !this.isDraining
     present.framing = chooseAnswerFraming(head, method, version, keep)
-    this.out.writeText(
-      answerHeadText(head, version, present.framing, { drop: NOTE_FIELDS, add: viaLine(this.deps.self.name) }),
-    )
+    this.out.writeText(answerHeadText(head, version, present.framing, this.answerChanges))
     if (head.status === 101) this.switchProtocols(present)
   }
 
@@ -302,7 +340,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     const { present } = this
     if (present === undefined) return
     this.present = undefined
-    const { head, service, exchange } = present
+    const { asked: head, service, exchange } = present
     const { attempts, requestEnded } = exchange
     const keepAlive = requestEnded && head.keepAlive && head.upgrade === '' && !this.isDraining
     this.out.write(meshAnswer({ code, reason, node: this.deps.self.name, service, attempts }, head.method, keepAlive))

@@ -69,17 +69,35 @@ export function schemeOf(socket: Socket): 'http' | 'https' {
   return socket instanceof TLSSocket ? 'https' : 'http'
 }
 
-/** Field lines that tell the instance who asked, for what, and through whom. */
-export function forwardedLines(
-  head: RequestHead,
-  service: ServiceName,
-  through: { readonly node: string; readonly address: string | undefined; readonly scheme: 'http' | 'https' },
-): string {
-  const address = through.address ?? 'unknown'
-  const earlier = headValue(head, 'x-forwarded-for')
-  let lines = `Via: 1.1 flatmesh-${through.node} (${service})\r\n`
-  lines += `X-Forwarded-For: ${earlier === undefined ? address : `${earlier}, ${address}`}\r\n`
-  if (headValue(head, 'x-forwarded-host') === undefined) lines += `X-Forwarded-Host: ${head.host}\r\n`
-  if (headValue(head, 'x-forwarded-proto') === undefined) lines += `X-Forwarded-Proto: ${through.scheme}\r\n`
-  return lines
+/** The node and the client connection that requests come through. */
+export interface Through {
+  readonly node: string
+  readonly address: string | undefined
+  readonly scheme: 'http' | 'https'
+}
+
+/** Field lines that tell the instance who asked, for what, and through whom: of the requests of one client connection. */
+export class ForwardedLines {
+  private readonly through: Through
+  /** Of the last request without such lines of its own: the next is often for the same service. */
+  private last = { service: '', host: '', lines: '' }
+
+  constructor(through: Through) {
+    this.through = through
+  }
+
+  of(head: RequestHead, service: ServiceName): string {
+    const address = this.through.address ?? 'unknown'
+    const earlier = headValue(head, 'x-forwarded-for')
+    const hasHost = headValue(head, 'x-forwarded-host') !== undefined
+    const hasProto = headValue(head, 'x-forwarded-proto') !== undefined
+    const isPlain = earlier === undefined && !hasHost && !hasProto
+    if (isPlain && this.last.service === service && this.last.host === head.host) return this.last.lines
+    let lines = `Via: 1.1 flatmesh-${this.through.node} (${service})\r\n`
+    lines += `X-Forwarded-For: ${earlier === undefined ? address : `${earlier}, ${address}`}\r\n`
+    if (!hasHost) lines += `X-Forwarded-Host: ${head.host}\r\n`
+    if (!hasProto) lines += `X-Forwarded-Proto: ${this.through.scheme}\r\n`
+    if (isPlain) this.last = { service, host: head.host, lines }
+    return lines
+  }
 }
