@@ -196,6 +196,7 @@ export class SimMesh {
 
   private start(node: SimNode): void {
     node.wakeAtMs = Number.POSITIVE_INFINITY
+    node.wakeQueuedAtMs = Number.POSITIVE_INFINITY
     node.aliveSinceMs = this.nowMs
     this.transcript?.add(this.nowMs, 'start', node.name, String(node.incarnation))
     this.step(node, { type: 'self', info: infoOf(node) })
@@ -405,12 +406,25 @@ export class SimMesh {
 
   private planWake(node: SimNode, localMs: number): void {
     node.wakeAtMs = localMs
+    this.queueWake(node)
+  }
+
+  /** A node puts its wake off with every frame: what is queued already looks again when its time comes, instead of being joined by another. */
+  private queueWake(node: SimNode): void {
+    const atMs = node.trueMs(node.wakeAtMs)
+    if (atMs >= node.wakeQueuedAtMs) return
+    node.wakeQueuedAtMs = atMs
     const { life } = node
-    this.queue.at(node.trueMs(localMs), () =>
-      this.overlay.whenAwake(node, life, () => {
-        if (node.wakeAtMs === localMs) this.step(node, { type: 'wake' })
-      }),
-    )
+    const look = (): void => this.lookToWake(node)
+    this.queue.at(atMs, () => this.overlay.whenAwake(node, life, look))
+  }
+
+  private lookToWake(node: SimNode): void {
+    // It was queued anew meanwhile, for an earlier time.
+    if (node.wakeQueuedAtMs > this.nowMs) return
+    node.wakeQueuedAtMs = Number.POSITIVE_INFINITY
+    if (node.trueMs(node.wakeAtMs) > this.nowMs) this.queueWake(node)
+    else this.step(node, { type: 'wake' })
   }
 }
 

@@ -130,7 +130,9 @@ export class SimNode {
   /** It passes calls on between others. */
   relays = true
   aliveSinceMs = 0
+  /** When it wants to be woken, on its own clock; when something that looks for that is queued, in true time. */
   wakeAtMs = Number.POSITIVE_INFINITY
+  wakeQueuedAtMs = Number.POSITIVE_INFINITY
   /** What came while it was frozen. */
   readonly stalled: (() => void)[] = []
 
