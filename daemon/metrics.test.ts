@@ -17,13 +17,13 @@ function createMetrics(over: Partial<MetricsDeps> = {}): Metrics {
   })
   for (const name of ['me', 'near', 'lost']) {
     const info = { name, region: 'r', version: '1', overlay: [], calls: [], state: 'up' as const }
-    router.table.update(`id-${name}`, NODE_KEY, encodeNodeInfo(info), 0)
+    router.table.update(`id-${name}`, { key: NODE_KEY, value: encodeNodeInfo(info) }, 0)
   }
   for (const [a, b] of [
     ['id-me', 'id-near'],
     ['id-near', 'id-me'],
   ] as const) {
-    router.table.update(a, linkKey(b), encodeLinkInfo({ rttMs: 10, lossRatio: 0 }), 0)
+    router.table.update(a, { key: linkKey(b), value: encodeLinkInfo({ rttMs: 10, lossRatio: 0 }) }, 0)
   }
   router.step({ type: 'frame', from: 'id-near', bytes: Buffer.from('nonsense') }, 0)
   return new Metrics({

@@ -19,11 +19,11 @@ function tableOf(
     const state = draining.includes(name) ? 'draining' : 'up'
     const info: NodeInfo = { name, region: 'r', version: '1', overlay: [], calls: [], state }
     const said: NodeInfo = deadEnds.includes(name) ? { ...info, relays: false } : info
-    table.update(name, NODE_KEY, encodeNodeInfo(said), 0)
+    table.update(name, { key: NODE_KEY, value: encodeNodeInfo(said) }, 0)
   }
   for (const [from, to, rttMs] of links) {
-    table.update(from, linkKey(to), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
-    table.update(to, linkKey(from), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+    table.update(from, { key: linkKey(to), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
+    table.update(to, { key: linkKey(from), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
   }
   return table
 }
@@ -76,7 +76,7 @@ describe('the route of a relayed link', () => {
 
   it('takes no link that only one end states', () => {
     const table = tableOf(SQUARE)
-    table.update('c', linkKey('d'), undefined, 1)
+    table.update('c', { key: linkKey('d'), value: undefined }, 1)
     expect(chooseRoute(table, 'c', new Set(['b']))).toBeUndefined()
   })
 })

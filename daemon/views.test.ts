@@ -28,15 +28,15 @@ function createViews(state: 'up' | 'draining' = 'up'): { views: Views; router: R
       calls: [`${name}:1`],
       state: 'up' as const,
     }
-    table.update(id, NODE_KEY, encodeNodeInfo({ ...info, ...over }), 0)
+    table.update(id, { key: NODE_KEY, value: encodeNodeInfo({ ...info, ...over }) }, 0)
   }
   const link = (a: string, b: string, rttMs: number): void => {
-    table.update(a, linkKey(b), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
-    table.update(b, linkKey(a), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+    table.update(a, { key: linkKey(b), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
+    table.update(b, { key: linkKey(a), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
   }
   const serve = (id: string, name: string, healthy: number, over: Partial<ServiceInfo> = {}): void => {
     const info: ServiceInfo = { protocol: 'http', instances: 2, healthy, weight: healthy, labels: {}, ...over }
-    table.update(id, serviceKey(name), encodeServiceInfo(info), 2000)
+    table.update(id, { key: serviceKey(name), value: encodeServiceInfo(info) }, 2000)
   }
   node(identity.nodeId, 'me', { state })
   node('id-near', 'near')

@@ -1,3 +1,4 @@
+import type { Said } from './entry.ts'
 import type { NodeId } from './model.ts'
 import { decodeMsgpack, encodeMsgpack } from './msgpack.ts'
 import { TextPool } from './text-pool.ts'
@@ -25,6 +26,8 @@ export interface Batch {
 export interface Entry {
   readonly key: string
   readonly value: unknown
+  /** What `saidBy` has read in it. */
+  said?: Said | undefined
 }
 
 export const BATCH_VERSION = 1
@@ -139,7 +142,7 @@ export function decodeBatch(
     const key: unknown = flat[i]
     if (typeof key !== 'string' || key.length === 0 || key.length > ENTRY_KEY_BYTES_MAX) return no('bad entry key')
     const value: unknown = flat[i + 1]
-    entries.push({ key, value: value === null ? undefined : value })
+    entries.push({ key, value: value === null ? undefined : value, said: undefined })
   }
   return { ok: true, batch: { origin, incarnation, seq, base, entries, payload, signature } }
 }

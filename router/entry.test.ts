@@ -10,6 +10,7 @@ import {
   entryKind,
   linkKey,
   NODE_KEY,
+  saidBy,
   serviceKey,
 } from './entry.ts'
 import type { NodeInfo, ServiceInfo } from './model.ts'
@@ -121,4 +122,23 @@ describe('entries', () => {
       { numRuns: 1000 },
     )
   })
+})
+
+test('an entry is read once, and services that say the same share what they say', () => {
+  const [a, b] = ['orders', 'billing'].map(name => ({ key: serviceKey(name), value: encodeServiceInfo(SERVICE) }))
+  if (a === undefined || b === undefined) throw new Error('two entries')
+  const said = saidBy(a)
+  expect(said).toEqual({ kind: 'service', name: 'orders', info: SERVICE })
+  expect(saidBy(a)).toBe(said)
+  const other = saidBy(b)
+  expect(said.kind === 'service' && other.kind === 'service' && said.info === other.info).toBe(true)
+})
+
+test.each([
+  ['an unknown kind', 'weather/today', 1, { kind: 'unknown' }],
+  ['a tombstone', 'service/orders', undefined, { kind: 'service', name: 'orders', info: undefined }],
+  ['a value that cannot be read', 'service/orders', 'rubbish', { kind: 'service', name: 'orders', info: undefined }],
+  ['a link that is gone', 'link/abc', undefined, { kind: 'link', toTail: 'abc', link: undefined }],
+])('%s says as much', (_, key, value, said) => {
+  expect(saidBy({ key, value })).toEqual(said)
 })

@@ -1,5 +1,5 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
-import { type Batch, decodeBatch, peekBatch, SigningBuffer } from './batch.ts'
+import { type Batch, decodeBatch, type Entry, peekBatch, SigningBuffer } from './batch.ts'
 import type { Scope } from './digest-index.ts'
 import { NODE_KEY } from './entry.ts'
 import { FirstWays } from './first-ways.ts'
@@ -464,19 +464,19 @@ export class Router {
 
   private apply(origin: NodeId, changed: Changes, nowMs: number): void {
     const services = new Set<ServiceName>()
-    for (const { key, value } of changed) {
-      if (value === undefined) this.onWithdrawn(origin, key, nowMs)
-      const service = this.table.update(origin, key, value, nowMs)
+    for (const entry of changed) {
+      if (entry.value === undefined) this.onWithdrawn(origin, entry, nowMs)
+      const service = this.table.update(origin, entry, nowMs)
       if (service !== undefined) services.add(service)
-      if (key === NODE_KEY) {
+      if (entry.key === NODE_KEY) {
         this.effects.push({ type: 'node-changed', node: origin, info: this.table.nodeInfo(origin) })
       }
     }
     for (const service of services) this.effects.push({ type: 'routes-changed', service })
   }
 
-  private onWithdrawn(origin: NodeId, key: string, nowMs: number): void {
-    const to = this.table.linkEnd(key)
+  private onWithdrawn(origin: NodeId, entry: Entry, nowMs: number): void {
+    const to = this.table.linkEnd(entry)
     // Who has taken the link back as well is alive.
     if (to !== undefined && to !== this.deps.self && this.table.link(to, origin) !== undefined) {
       this.suspects.add(to, nowMs)

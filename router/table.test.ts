@@ -17,16 +17,16 @@ const service = (healthy = 1, over: Partial<ServiceInfo> = {}): unknown =>
   })
 
 function link(table: Table, a: string, b: string, rttMs: number): void {
-  table.update(a, linkKey(b), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
-  table.update(b, linkKey(a), encodeLinkInfo({ rttMs, lossRatio: 0 }), 0)
+  table.update(a, { key: linkKey(b), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
+  table.update(b, { key: linkKey(a), value: encodeLinkInfo({ rttMs, lossRatio: 0 }) }, 0)
 }
 
 /** `me` with links of 10, 20 and 20 ms to b, c and d; all three and `me` serve orders. */
 function mesh(self = 'me'): Table {
   const table = new Table(self)
   for (const [i, name] of ['me', 'b', 'c', 'd'].entries()) {
-    table.update(name, NODE_KEY, info(name), 0)
-    table.update(name, serviceKey('orders'), service(), 1000 + i)
+    table.update(name, { key: NODE_KEY, value: info(name) }, 0)
+    table.update(name, { key: serviceKey('orders'), value: service() }, 1000 + i)
   }
   link(table, 'me', 'b', 10)
   link(table, 'me', 'd', 20)
@@ -47,28 +47,28 @@ describe('the table', () => {
     link(table, 'b', 'c', 1)
     const said: NodeInfo = { name: 'b', region: 'r', version: '1', overlay: [], calls: [], state: 'up' }
     expect(table.path('c')?.path).toEqual(['b', 'c'])
-    table.update('b', NODE_KEY, encodeNodeInfo({ ...said, relays: false }), 0)
+    table.update('b', { key: NODE_KEY, value: encodeNodeInfo({ ...said, relays: false }) }, 0)
     expect(table.path('c')?.path).toEqual(['c'])
     expect(table.candidates('orders').map(({ path }) => path)).toEqual([[], ['b'], ['c'], ['d']])
-    table.update('b', NODE_KEY, encodeNodeInfo(said), 0)
+    table.update('b', { key: NODE_KEY, value: encodeNodeInfo(said) }, 0)
     expect(table.path('c')?.path).toEqual(['b', 'c'])
-    table.update('me', NODE_KEY, encodeNodeInfo({ ...said, name: 'me', relays: false }), 0)
+    table.update('me', { key: NODE_KEY, value: encodeNodeInfo({ ...said, name: 'me', relays: false }) }, 0)
     expect(table.path('c')?.path).toEqual(['b', 'c'])
   })
 
   test('a service nobody offers has no candidates and is not known; one without a place is known', () => {
     const table = mesh()
     expect([table.candidates('nothing'), table.knows('nothing')]).toEqual([[], false])
-    for (const node of ['me', 'b', 'c', 'd']) table.update(node, serviceKey('orders'), service(0), 0)
+    for (const node of ['me', 'b', 'c', 'd']) table.update(node, { key: serviceKey('orders'), value: service(0) }, 0)
     expect([order(table), table.knows('orders')]).toEqual([[], true])
   })
 
   test('each reason not to take calls is told, after those that do', () => {
     const table = mesh()
-    table.update('b', NODE_KEY, info('b', 'draining'), 0)
-    table.update('c', serviceKey('orders'), service(0), 0)
-    table.update('e', NODE_KEY, info('e'), 0)
-    table.update('e', serviceKey('orders'), service(), 0)
+    table.update('b', { key: NODE_KEY, value: info('b', 'draining') }, 0)
+    table.update('c', { key: serviceKey('orders'), value: service(0) }, 0)
+    table.update('e', { key: NODE_KEY, value: info('e') }, 0)
+    table.update('e', { key: serviceKey('orders'), value: service() }, 0)
     expect(table.explain('orders').map(({ node, state }) => `${node} ${state}`)).toEqual([
       'me ready',
       'd ready',
@@ -83,10 +83,10 @@ describe('the table', () => {
   test('a route is usable only while a path leads to its owner', () => {
     const table = mesh()
     expect(order(table)).toContain('b')
-    table.update('b', linkKey('me'), undefined, 0)
+    table.update('b', { key: linkKey('me'), value: undefined }, 0)
     // This node's own word is enough for its own link; when it goes, the route goes.
     expect(order(table)).toContain('b')
-    table.update('me', linkKey('b'), undefined, 0)
+    table.update('me', { key: linkKey('b'), value: undefined }, 0)
     expect(order(table)).toEqual(['me', 'c', 'd'])
     link(table, 'c', 'b', 5)
     expect(table.candidates('orders').find(({ node }) => node === 'b')?.path).toEqual(['c', 'b'])
@@ -97,16 +97,16 @@ describe('the table', () => {
     order(table)
     link(table, 'me', 'd', 1)
     expect(order(table)).toEqual(['me', 'd', 'b', 'c'])
-    table.update('d', NODE_KEY, info('d', 'draining'), 0)
+    table.update('d', { key: NODE_KEY, value: info('d', 'draining') }, 0)
     expect(order(table)).toEqual(['me', 'b', 'c'])
-    table.update('b', serviceKey('orders'), undefined, 0)
+    table.update('b', { key: serviceKey('orders'), value: undefined }, 0)
     expect(order(table)).toEqual(['me', 'c'])
   })
 
   test('a filter lets through what it asks for, nearest first, and its answer does not outlive a change', () => {
     const table = mesh()
-    table.update('b', serviceKey('orders'), service(1, { labels: { version: 'v2' } }), 0)
-    table.update('c', serviceKey('orders'), service(1, { labels: { version: 'v2' } }), 0)
+    table.update('b', { key: serviceKey('orders'), value: service(1, { labels: { version: 'v2' } }) }, 0)
+    table.update('c', { key: serviceKey('orders'), value: service(1, { labels: { version: 'v2' } }) }, 0)
     const nodes = (filter: RouteFilter): string[] => table.candidates('orders', filter).map(({ node }) => node)
     expect(nodes({ labels: { version: 'v2' } })).toEqual(['b', 'c'])
     expect(nodes({ region: 'region-d' })).toEqual(['d'])
@@ -114,7 +114,7 @@ describe('the table', () => {
     expect(nodes({ protocol: 'tcp' })).toEqual([])
     link(table, 'me', 'c', 1)
     expect(nodes({ labels: { version: 'v2' } })).toEqual(['c', 'b'])
-    table.update('b', serviceKey('orders'), service(), 0)
+    table.update('b', { key: serviceKey('orders'), value: service() }, 0)
     expect(nodes({ labels: { version: 'v2' } })).toEqual(['c'])
     expect(table.candidates('nothing', { region: 'x' })).toEqual([])
   })
@@ -130,8 +130,8 @@ describe('the table', () => {
   test('of very many places the nearest are given, wherever they stand among those that take no calls', () => {
     const table = new Table('me')
     for (let i = 0; i < 200; i++) {
-      table.update(`n${i}`, NODE_KEY, info(`n${i}`), 0)
-      table.update(`n${i}`, serviceKey('orders'), service(i % 3 === 0 ? 0 : 1), 0)
+      table.update(`n${i}`, { key: NODE_KEY, value: info(`n${i}`) }, 0)
+      table.update(`n${i}`, { key: serviceKey('orders'), value: service(i % 3 === 0 ? 0 : 1) }, 0)
       link(table, 'me', `n${i}`, 500 - i)
     }
     const found = table.candidates('orders')
@@ -142,28 +142,28 @@ describe('the table', () => {
 
   test('a service of a node that never said who it is takes no calls', () => {
     const table = new Table('me')
-    table.update('b', serviceKey('orders'), service(), 0)
+    table.update('b', { key: serviceKey('orders'), value: service() }, 0)
     link(table, 'me', 'b', 1)
     expect(order(table)).toEqual([])
-    table.update('b', NODE_KEY, info('b'), 0)
+    table.update('b', { key: NODE_KEY, value: info('b') }, 0)
     expect(order(table)).toEqual(['b'])
   })
 
   test('values that cannot be read count as absent, entries of later versions as nothing', () => {
     const table = mesh()
-    expect(table.update('b', serviceKey('orders'), { i: 'many' }, 0)).toBe('orders')
+    expect(table.update('b', { key: serviceKey('orders'), value: { i: 'many' } }, 0)).toBe('orders')
     expect(order(table)).toEqual(['me', 'c', 'd'])
-    expect(table.update('b', 'zone/later', { x: 1 }, 0)).toBeUndefined()
-    table.update('me', linkKey('c'), 'near', 0)
+    expect(table.update('b', { key: 'zone/later', value: { x: 1 } }, 0)).toBeUndefined()
+    table.update('me', { key: linkKey('c'), value: 'near' }, 0)
     expect(order(table)).toEqual(['me', 'd'])
   })
 
   test('forgetting a node takes its routes, its links and its name, and nothing else', () => {
     const table = mesh()
-    table.update('b', serviceKey('only-b'), service(), 0)
+    table.update('b', { key: serviceKey('only-b'), value: service() }, 0)
     link(table, 'b', 'e', 1)
-    table.update('e', NODE_KEY, info('e'), 0)
-    table.update('e', serviceKey('orders'), service(), 0)
+    table.update('e', { key: NODE_KEY, value: info('e') }, 0)
+    table.update('e', { key: serviceKey('orders'), value: service() }, 0)
     expect(order(table)).toContain('e')
     table.forget('b')
     expect(order(table)).toEqual(['me', 'c', 'd'])
@@ -175,27 +175,27 @@ describe('the table', () => {
 
   test('an entry that is said again unchanged keeps its age and is no change', () => {
     const table = mesh()
-    expect(table.update('b', serviceKey('orders'), service(), 9000)).toBeUndefined()
+    expect(table.update('b', { key: serviceKey('orders'), value: service() }, 9000)).toBeUndefined()
     expect(table.explain('orders').find(({ node }) => node === 'b')?.sinceMs).toBe(1001)
-    expect(table.update('b', serviceKey('orders'), service(2), 9000)).toBe('orders')
+    expect(table.update('b', { key: serviceKey('orders'), value: service(2) }, 9000)).toBe('orders')
     expect(table.explain('orders').find(({ node }) => node === 'b')?.sinceMs).toBe(9000)
   })
 
   test('services and nodes are listed as they stand', () => {
     const table = mesh()
-    table.update('c', serviceKey('billing'), service(), 0)
+    table.update('c', { key: serviceKey('billing'), value: service() }, 0)
     expect([...table.services()].sort()).toEqual(['billing', 'orders'])
     expect([...table.servicesOf('c')].sort()).toEqual(['billing', 'orders'])
     expect([...table.servicesOf('nobody')]).toEqual([])
-    table.update('c', serviceKey('billing'), undefined, 0)
+    table.update('c', { key: serviceKey('billing'), value: undefined }, 0)
     expect(table.knows('billing')).toBe(false)
   })
 
   test('two nodes with equal records choose the same way for the same starting point', () => {
     const [one, other] = [mesh('b'), new Table('b')]
     for (const name of ['d', 'c', 'b', 'me']) {
-      other.update(name, serviceKey('orders'), service(), 0)
-      other.update(name, NODE_KEY, info(name), 0)
+      other.update(name, { key: serviceKey('orders'), value: service() }, 0)
+      other.update(name, { key: NODE_KEY, value: info(name) }, 0)
     }
     link(other, 'c', 'me', 20)
     link(other, 'd', 'me', 20)

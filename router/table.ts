@@ -1,5 +1,6 @@
+import type { Entry } from './batch.ts'
 import { BoundedMap } from './bounded-map.ts'
-import { decodeLinkInfo, decodeNodeInfo, decodeServiceInfo, encodeLinkInfo, entryKind, NO_LABELS } from './entry.ts'
+import { decodeLinkInfo, encodeLinkInfo, isSameInfo, saidBy } from './entry.ts'
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
@@ -19,8 +20,6 @@ export interface RouteView extends Candidate {
 export const CANDIDATES_MAX = 64
 /** Filters remembered with their answers for one service. Callers ask for a version or a region: a handful. */
 const FILTERS_MAX = 32
-/** Different infos kept to be shared by the routes that say the same; most say "3 of 3". */
-const INFOS_MAX = 4096
 
 interface Route {
   readonly member: Member
@@ -60,7 +59,6 @@ export class Table {
   private readonly members = new Map<NodeId, Member>()
   private readonly links = new LinkGraph()
   private readonly offers = new Map<ServiceName, Offer>()
-  private readonly infos = new BoundedMap<string, ServiceInfo>(INFOS_MAX)
   /** As last searched. */
   private paths: ShortestPaths | undefined
   /** A link has changed since. */
@@ -77,23 +75,23 @@ export class Table {
   }
 
   /** Takes one entry of an origin's record. Values that cannot be read count as absent. Answers the service whose routes changed. */
-  update(origin: NodeId, key: string, value: unknown, nowMs: number): ServiceName | undefined {
-    const kind = entryKind(key)
-    if (kind === undefined) return undefined
-    if (kind.kind === 'link') {
-      if (this.links.set(origin, kind.toTail, decodeLinkInfo(value))) this.onLinksChanged()
+  update(origin: NodeId, entry: Entry, nowMs: number): ServiceName | undefined {
+    const said = saidBy(entry)
+    if (said.kind === 'link') {
+      if (this.links.set(origin, said.toTail, said.link)) this.onLinksChanged()
       return undefined
     }
+    if (said.kind === 'unknown') return undefined
     const member = this.member(origin)
-    if (kind.kind === 'node') {
-      member.info = decodeNodeInfo(value)
-      if (this.links.setRelays(origin, member.info?.relays !== false)) this.onLinksChanged()
+    if (said.kind === 'node') {
+      member.info = said.info
+      if (this.links.setRelays(origin, said.info?.relays !== false)) this.onLinksChanged()
       this.version++
       return undefined
     }
-    const info = decodeServiceInfo(value)
-    const isChanged = info === undefined ? this.withdraw(member, kind.name) : this.offer(member, kind.name, info, nowMs)
-    return isChanged ? kind.name : undefined
+    const { name, info } = said
+    const isChanged = info === undefined ? this.withdraw(member, name) : this.offer(member, name, info, nowMs)
+    return isChanged ? name : undefined
   }
 
   /** What this node knows of a link of its own, before it is told to anyone. */
@@ -139,10 +137,10 @@ export class Table {
     return this.links.get(node, to)
   }
 
-  /** The node that a link's key leads to, as far as it is known; undefined: of another key, or of nobody. */
-  linkEnd(key: string): NodeId | undefined {
-    const kind = entryKind(key)
-    return kind?.kind === 'link' ? this.links.idOf(kind.toTail) : undefined
+  /** The node that a link's entry leads to, as far as it is known; undefined: of another kind, or to nobody. */
+  linkEnd(entry: Entry): NodeId | undefined {
+    const said = saidBy(entry)
+    return said.kind === 'link' ? this.links.idOf(said.toTail) : undefined
   }
 
   /** How many links `node` states, and the nodes that state the same. */
@@ -214,16 +212,15 @@ export class Table {
   // Services -----------------------------------------------------------------------------------------------------
 
   private offer(member: Member, name: ServiceName, info: ServiceInfo, nowMs: number): boolean {
-    const shared = this.share(info)
     const offer = this.offers.get(name) ?? this.open(name)
     const known = member.services.get(name)
     // An origin repeats what still holds when it tidies up its record: that is no change.
-    if (known !== undefined && isSameInfo(known.info, shared)) return false
+    if (known !== undefined && isSameInfo(known.info, info)) return false
     if (known !== undefined) {
-      known.info = shared
+      known.info = info
       known.sinceMs = Math.floor(nowMs)
     } else {
-      const route = { member, info: shared, sinceMs: Math.floor(nowMs) }
+      const route = { member, info, sinceMs: Math.floor(nowMs) }
       // The name as all others have it: one string, not one for each route.
       member.services.set(offer.name, route)
       offer.routes.push(route)
@@ -250,15 +247,6 @@ export class Table {
     if (offer.routes.length === 0) this.offers.delete(name)
     offer.version = -1
     return true
-  }
-
-  /** One object for all routes that say the same: a million routes say few different things. */
-  private share(info: ServiceInfo): ServiceInfo {
-    const key = infoKey(info)
-    const known = this.infos.get(key)
-    if (known !== undefined) return known
-    this.infos.set(key, info)
-    return info
   }
 
   // Order --------------------------------------------------------------------------------------------------------
@@ -355,14 +343,4 @@ function byPreference(a: Route, b: Route): number {
   if (isFirst !== isReady(b)) return isFirst ? -1 : 1
   if (a.member.costMs !== b.member.costMs) return a.member.costMs < b.member.costMs ? -1 : 1
   return a.member.node < b.member.node ? -1 : a.member.node > b.member.node ? 1 : 0
-}
-
-function isSameInfo(a: ServiceInfo, b: ServiceInfo): boolean {
-  return a === b || infoKey(a) === infoKey(b)
-}
-
-/** Of infos made by the decoder of entry.ts: plain data with their keys in one order. */
-function infoKey({ protocol, instances, healthy, weight, labels }: ServiceInfo): string {
-  const said = labels === NO_LABELS ? '' : JSON.stringify(labels)
-  return `${protocol} ${instances} ${healthy} ${weight} ${said}`
 }
