@@ -24,6 +24,7 @@ export interface LinkChooserDeps {
 export class LinkChooser {
   private readonly deps: LinkChooserDeps
   private readonly policy: LinkPolicy
+  private isStarted = false
   private timer: NodeJS.Timeout | undefined
   private planned: NodeJS.Timeout | undefined
   /** Whoever becomes known is dialled at once. */
@@ -35,19 +36,19 @@ export class LinkChooser {
   }
 
   start(): void {
-    this.timer = setInterval(() => this.choose('period'), this.policy.options.periodMs)
+    this.isStarted = true
     this.choose('start')
   }
 
   stop(): void {
-    clearInterval(this.timer)
+    clearTimeout(this.timer)
     clearTimeout(this.planned)
-    this.timer = undefined
+    this.isStarted = false
   }
 
   /** A node became known. To be told before the overlay learns of it. */
   onNews(): void {
-    if (this.timer === undefined) return
+    if (!this.isStarted) return
     const known = this.known()
     const wanted = this.policy.hold(known.length)
     if (this.isOpen && wanted !== undefined) {
@@ -71,8 +72,12 @@ export class LinkChooser {
     const { deps } = this
     const known = this.known()
     const seen = { known, count: this.count(known), links: deps.links(), rttMs: (node: NodeId) => deps.rttMs(node) }
-    const { wanted, isAll, isSparse, leave, againAtMs } = this.policy.choose(seen, deps.nowMs(), occasion)
+    const { wanted, isAll, isSparse, leave, periodMs, againAtMs } = this.policy.choose(seen, deps.nowMs(), occasion)
     this.plan(againAtMs)
+    if (occasion !== 'planned' && this.isStarted) {
+      clearTimeout(this.timer)
+      this.timer = setTimeout(() => this.choose('period'), periodMs)
+    }
     this.isOpen = isAll
     deps.choose(isAll ? undefined : wanted, isSparse)
     for (const node of leave) deps.leave(node)
@@ -89,7 +94,7 @@ export class LinkChooser {
   }
 
   private plan(atMs: number | undefined): void {
-    if (atMs === undefined || this.timer === undefined) return
+    if (atMs === undefined || !this.isStarted) return
     clearTimeout(this.planned)
     this.planned = setTimeout(() => this.choose('planned'), Math.max(0, Math.ceil(atMs - this.deps.nowMs())))
   }

@@ -12,7 +12,7 @@ export const serviceKey = (name: ServiceName): string => `service/${name}`
 export const linkKey = (to: NodeId): string => `link/${nodeTail(to)}`
 
 /** 16 characters of base58 are 93 bits of a public key: nobody finds a second key with the same, and links are most of what is gossiped. */
-const TAIL_LENGTH = 16
+export const TAIL_LENGTH = 16
 
 /** What a link's entry says of the node it leads to: the end of its id. */
 export function nodeTail(node: NodeId): string {

@@ -1,4 +1,4 @@
-import { nodeTail } from './entry.ts'
+import { nodeTail, TAIL_LENGTH } from './entry.ts'
 import type { LinkInfo, NodeId } from './model.ts'
 import { costMsOf, linkCostMs, type Path } from './paths.ts'
 
@@ -224,7 +224,8 @@ export class LinkGraph {
   private number(node: NodeId): number {
     const known = this.find(node)
     if (known !== undefined) {
-      if (node.length > (this.ids[known] as NodeId).length) {
+      // Looked at first: the tail of an id, which is what nearly always comes, tells nothing new.
+      if (node.length > TAIL_LENGTH && node.length > (this.ids[known] as NodeId).length) {
         this.ids[known] = node
         this.numbers.set(node, known)
       }

@@ -65,6 +65,12 @@ describe('when a node chooses again', () => {
     expect([policy.isPlanned, policy.onNews(20, 1300)]).toEqual([false, 3300])
   })
 
+  test('is after five seconds, later where a mesh is so large that paths are dear, but not for a node without a link', () => {
+    const period = (count: number, over: Partial<Surroundings> = {}): number =>
+      policyOf().choose(seen(count, { links: [link('n1')], ...over }), 0, 'period').periodMs
+    expect([period(10), period(500), period(1000), period(1000, { links: [] })]).toEqual([5000, 5000, 10_000, 5000])
+  })
+
   test('is when no more have become known for two seconds: until then a few of many are enough', () => {
     const policy = policyOf()
     expect(policy.onNews(15, 0)).toBe(250)

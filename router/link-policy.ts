@@ -3,8 +3,10 @@ import type { NodeId } from './model.ts'
 import { pickSome } from './pick.ts'
 
 export interface LinkPolicyOptions extends LinkChoiceOptions {
-  /** Between two choices. */
+  /** Between two choices, … */
   readonly periodMs: number
+  /** … and as much more as a large mesh is larger: to search all paths for it costs as much more. 10: 5 s up to 500 nodes. */
+  readonly periodMsPerNode: number
   /** From news to a choice: many nodes become known at once. In a sparse overlay a choice costs more than it changes. */
   readonly soonMs: number
   readonly soonSparseMs: number
@@ -20,6 +22,7 @@ export interface LinkPolicyOptions extends LinkChoiceOptions {
 export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   ...LINK_CHOICE_DEFAULTS,
   periodMs: 5000,
+  periodMsPerNode: 10,
   soonMs: 250,
   soonSparseMs: 2000,
   growingMs: 2000,
@@ -27,8 +30,9 @@ export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   leaveMs: 2000,
 }
 
-/** What a call counts for after each period: half of it after half a minute. */
+/** What a call counts for after so long: half of it after half a minute. */
 const CALLS_KEPT_SHARE = 0.9
+const CALLS_KEPT_MS = 5000
 /** Below this a node is no longer one that is called. */
 const CALLS_MIN = 0.5
 /** Others that a node without any link tries in each period, beside its choice: those it chose may all be gone. */
@@ -69,6 +73,8 @@ export interface LinkDecision {
   readonly isSparse: boolean
   /** Give these up: tell the router at once, close them `leaveMs` later. */
   readonly leave: readonly NodeId[]
+  /** Choose again after this, as `period`. */
+  readonly periodMs: number
   /** Choose again then, as `planned`; undefined: no need, or planned already. */
   readonly againAtMs: number | undefined
 }
@@ -89,6 +95,7 @@ export class LinkPolicy {
   private unwantedSinceMs = new Map<NodeId, number>()
   private plannedAtMs: number | undefined
   private grewAtMs = Number.NEGATIVE_INFINITY
+  private fadedAtMs: number | undefined
 
   constructor(deps: LinkPolicyDeps, options: Partial<LinkPolicyOptions> = {}) {
     this.deps = deps
@@ -133,7 +140,7 @@ export class LinkPolicy {
   /** `period`: the time for it has come again; `planned`: a choice that was asked for. */
   choose(seen: Surroundings, nowMs: number, occasion: 'start' | 'period' | 'planned'): LinkDecision {
     if (occasion === 'planned') this.plannedAtMs = undefined
-    if (occasion === 'period') this.fade()
+    if (occasion === 'period') this.fade(nowMs)
     const isSparse = this.isSparse(seen.count)
     const isGrowing = this.mayGrow(seen.known.length) && nowMs - this.grewAtMs < this.options.growingMs
     const peers = seen.known.map((node): LinkPeer => {
@@ -142,12 +149,14 @@ export class LinkPolicy {
     const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
     this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
     const isLonely = isSparse && seen.links.length === 0
+    const { periodMs, periodMsPerNode } = this.options
     const tries = isLonely ? pickSome(seen.known, LONELY_TRIES, this.deps.random) : []
     return {
       wanted: isLonely ? new Set([...this.chosen, ...tries]) : this.chosen,
       isAll: !isSparse && !isGrowing,
       isSparse,
       leave: isSparse ? this.toLeave(seen.links, nowMs) : this.leaveNone(),
+      periodMs: isLonely ? periodMs : Math.max(periodMs, periodMsPerNode * seen.count),
       againAtMs: isGrowing ? this.plan(nowMs + this.options.growingMs) : undefined,
     }
   }
@@ -180,10 +189,13 @@ export class LinkPolicy {
     return []
   }
 
-  private fade(): void {
+  private fade(nowMs: number): void {
+    const sinceMs = nowMs - (this.fadedAtMs ?? nowMs - CALLS_KEPT_MS)
+    this.fadedAtMs = nowMs
+    const share = CALLS_KEPT_SHARE ** (sinceMs / CALLS_KEPT_MS)
     for (const [node, count] of this.calls) {
-      if (count * CALLS_KEPT_SHARE < CALLS_MIN) this.calls.delete(node)
-      else this.calls.set(node, count * CALLS_KEPT_SHARE)
+      if (count * share < CALLS_MIN) this.calls.delete(node)
+      else this.calls.set(node, count * share)
     }
   }
 }

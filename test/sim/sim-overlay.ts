@@ -116,8 +116,8 @@ export class SimOverlay {
     this.deps.queue.after(this.phaseRandom() * TICK_MS, () => this.whenAwake(node, life, tick))
     const choose = (): void => {
       if (node.life !== life) return
-      this.choose(node, 'period')
-      this.deps.queue.after(periodMs, () => this.whenAwake(node, life, choose))
+      const againMs = this.choose(node, 'period')
+      this.deps.queue.after(againMs, () => this.whenAwake(node, life, choose))
     }
     this.deps.queue.after(periodMs * (0.5 + this.phaseRandom() / 2), () => this.whenAwake(node, life, choose))
     this.choose(node, 'start')
@@ -185,7 +185,8 @@ export class SimOverlay {
 
   // Links --------------------------------------------------------------------------------------------------------
 
-  private choose(node: SimNode, occasion: 'start' | 'period' | 'planned'): void {
+  /** Answers when to choose again, as `period`. */
+  private choose(node: SimNode, occasion: 'start' | 'period' | 'planned'): number {
     const { ends } = node
     const known = [...node.known].filter(id => {
       const peer = this.deps.node(id)
@@ -195,7 +196,7 @@ export class SimOverlay {
     const links = [...ends.values()].map(({ peer, dialled }) => ({ node: peer.id, dialled, isInUse: false }))
     const rttMs = (id: NodeId): number | undefined => ends.get(id)?.toldRttMs ?? node.protocol.rttMs(id)
     const seen = { known, count: node.known.size, links, rttMs }
-    const { wanted, leave, againAtMs } = this.policy(node).choose(seen, this.deps.queue.nowMs, occasion)
+    const { wanted, leave, periodMs, againAtMs } = this.policy(node).choose(seen, this.deps.queue.nowMs, occasion)
     node.wanted = wanted
     this.chooseAt(node, againAtMs)
     for (const id of [...wanted, ...node.seeds]) if (this.isWanted(node, id)) this.dial(node, id, 0)
@@ -203,6 +204,7 @@ export class SimOverlay {
       const end = ends.get(id)
       if (end !== undefined) this.leave(end)
     }
+    return periodMs
   }
 
   /** Others hear of it first, so that nothing is sent over a link that is gone. */
