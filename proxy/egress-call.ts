@@ -7,9 +7,6 @@ import type { RequestHead } from './http1-head.ts'
 import type { InstanceState } from './instances.ts'
 import { isIdempotent } from './retry.ts'
 
-/** Told once, when all is over. */
-export type OnDone = (call: CallHandler) => void
-
 /**
  * One call at its egress, whatever its instance speaks: how it comes by a connection, and what came of its request before
  * that. `C` is the connection.
@@ -20,7 +17,7 @@ export abstract class EgressCallBase<C> implements CallHandler, Seeker<C> {
   protected readonly call: Call
   protected readonly open: CallOpen
   protected readonly head: RequestHead
-  protected readonly onDone: OnDone
+  protected readonly onDone: () => void
   protected instance: InstanceState | undefined
   /** What came of the body while no instance was connected yet; at most a window, the call is paused meanwhile. */
   protected early: Buffer[] = []
@@ -41,7 +38,7 @@ export abstract class EgressCallBase<C> implements CallHandler, Seeker<C> {
     call: Call,
     open: CallOpen,
     head: RequestHead,
-    onDone: OnDone,
+    onDone: () => void,
   ) {
     this.deps = deps
     this.dispatcher = dispatcher

@@ -2,7 +2,7 @@ import type { Log } from '../router/log.ts'
 import type { NodeId, ServiceName } from '../router/model.ts'
 import type { Call, CallHandler, CallOpen, CallReset } from './call.ts'
 import { DISPATCHER_DEFAULTS, Dispatcher, type DispatcherCounters, type DispatcherOptions } from './dispatcher.ts'
-import { EgressCallBase, type OnDone } from './egress-call.ts'
+import { EgressCallBase } from './egress-call.ts'
 import { H2EgressCall } from './h2-egress.ts'
 import { isGrpc } from './h2-forward.ts'
 import type { H2InstanceConnection } from './h2-pool.ts'
@@ -47,7 +47,7 @@ export interface PoolCounts {
  */
 export class Egress {
   private readonly deps: EgressCallDeps
-  private readonly calls = new Set<CallHandler>()
+  private callsUnderWay = 0
 
   constructor(deps: EgressDeps, options: DispatcherOptions = DISPATCHER_DEFAULTS) {
     const { self, instances, pool } = deps
@@ -91,7 +91,7 @@ export class Egress {
   }
 
   get inFlight(): number {
-    return this.calls.size
+    return this.callsUnderWay
   }
 
   accept(call: Call, open: CallOpen): void {
@@ -113,11 +113,13 @@ export class Egress {
     const egressCall = isH2
       ? new H2EgressCall(this.deps, call, open, head, this.onDone)
       : new EgressCall(this.deps, call, open, head, this.onDone)
-    this.calls.add(egressCall)
+    this.callsUnderWay++
     egressCall.start()
   }
 
-  private readonly onDone: OnDone = done => this.calls.delete(done)
+  private readonly onDone = (): void => {
+    this.callsUnderWay--
+  }
 
   private refuse(call: Call, code: CallReset['code'], reason: string): void {
     call.handler = SILENT
@@ -142,7 +144,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   /** The connection was used before: it may have been closed by the instance just as the request was sent. */
   private isWarm = false
 
-  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: OnDone) {
+  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
     super(deps, deps.h1, call, open, head, onDone)
     this.isReplayable = this.isIdempotent
   }
@@ -320,7 +322,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
     if (!this.close()) return
     this.sent = []
     this.release(reusable)
-    this.onDone(this)
+    this.onDone()
   }
 
   /** Lets go of the instance: its connection goes back to the pool, or is closed. */

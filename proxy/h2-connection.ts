@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { IdMap } from '../router/id-map.ts'
 import { RateLimit } from '../router/rate-limit.ts'
 import {
   encodeFrame,
@@ -68,7 +69,7 @@ export class H2Connection {
   private readonly limits: H2Limits
   private readonly reader: FrameReader
   private readonly decoder: HpackDecoder
-  private readonly streams = new Map<number, H2Stream>()
+  private readonly streams = new IdMap<H2Stream>()
   private readonly resetIds = new Set<number>()
   private readonly resets: RateLimit
   private readonly idleFrames: RateLimit
@@ -464,7 +465,7 @@ export class H2Connection {
     const change = windowBytes - this.peerStreamWindowBytes
     this.peerStreamWindowBytes = windowBytes
     if (change === 0) return
-    for (const stream of this.streams.values()) {
+    for (const stream of this.streams.all()) {
       stream.sendWindowBytes += change
       if (stream.sendWindowBytes > WINDOW_BYTES_MAX) {
         return this.fail(H2_ERROR.FLOW_CONTROL_ERROR, 'a window beyond 2^31 - 1')
@@ -491,7 +492,7 @@ export class H2Connection {
     const lastId = readUint32(bytes, from) & STREAM_ID_MAX
     const reason = `the peer takes no more streams, ${h2ErrorName(readUint32(bytes, from + 4))}`
     this.hasPeerGoneAway = true
-    for (const stream of this.isServer ? [] : [...this.streams.values()]) {
+    for (const stream of this.isServer ? [] : this.streams.all()) {
       if (stream.id <= lastId || stream.isOver) continue
       this.forget(stream)
       stream.handler.onReset({ code: H2_ERROR.REFUSED_STREAM, by: 'peer', unexecuted: true, reason })
@@ -615,7 +616,7 @@ export class H2Connection {
     this.isOver = true
     this.reader.stop()
     this.block = undefined
-    const streams = [...this.streams.values()]
+    const streams = this.streams.all()
     this.streams.clear()
     for (const stream of streams) {
       stream.isOver = true

@@ -1,6 +1,6 @@
 import type { Call, CallOpen, CallReset } from './call.ts'
 import type { EgressCallDeps } from './egress.ts'
-import { EgressCallBase, type OnDone } from './egress-call.ts'
+import { EgressCallBase } from './egress-call.ts'
 import { formatGrpcTimeout, parseGrpcTimeoutMs } from './grpc.ts'
 import { h2RequestFields, h2TrailerFields, isGrpc } from './h2-forward.ts'
 import { H2_ERROR, type H2ErrorCode } from './h2-frame.ts'
@@ -37,7 +37,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
   private lost: Pick<CallReset, 'code' | 'reason' | 'unexecuted'> | undefined
   private hasTriedAgain = false
 
-  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: OnDone) {
+  constructor(deps: EgressCallDeps, call: Call, open: CallOpen, head: RequestHead, onDone: () => void) {
     super(deps, deps.h2, call, open, head, onDone)
     this.hasBody = head.chunked || head.contentLength > 0
   }
@@ -220,7 +220,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
     if (instance !== undefined) instance.inFlight--
     const hasEnded = stream?.hasSentEnd === true && stream.hasPeerEnded
     if (stream !== undefined && !hasEnded) owner?.connection.reset(stream, code)
-    this.onDone(this)
+    this.onDone()
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { MeshErrorCode } from '../router/errors.ts'
+import { IdMap } from '../router/id-map.ts'
 import { reportRefused } from './call-report.ts'
 import { Exchange, type ExchangeClient, type ExchangeDeps, type ExchangeRequest } from './exchange.ts'
 import { formatGrpcTimeout, grpcFailure, parseGrpcTimeoutMs } from './grpc.ts'
@@ -31,7 +32,7 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
   readonly connection: H2Connection
   readonly forwarded: ForwardedLines
   private readonly onClosed: () => void
-  private readonly streams = new Set<H2IngressStream>()
+  private readonly streams = new IdMap<H2IngressStream>()
   /** When the last stream ended, or the last byte came while there was none. */
   private activeAtMs: number
   private noticedAtMs = Number.POSITIVE_INFINITY
@@ -78,7 +79,7 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
     const { connection, options } = this
     if (nowMs >= this.lingerUntilMs) return void this.socket.destroy()
     if (nowMs - this.noticedAtMs >= DRAIN_NOTICE_MS) connection.finishDrain()
-    for (const stream of this.streams) stream.tick(nowMs)
+    for (const stream of this.streams.all()) stream.tick(nowMs)
     const { headSinceMs } = connection
     if (headSinceMs !== undefined && nowMs - headSinceMs >= options.clientTimeoutMs) {
       connection.fail(H2_ERROR.PROTOCOL_ERROR, `no whole request head came within ${options.clientTimeoutMs} ms`)
@@ -98,7 +99,7 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
 
   onStream(stream: H2Stream): H2StreamHandler {
     const one = new H2IngressStream(this, stream)
-    this.streams.add(one)
+    this.streams.set(stream.id, one)
     return one
   }
 
@@ -112,11 +113,11 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
 
   onGone(reason: string): void {
     this.lingerUntilMs = this.deps.nowMs() + LINGER_MS
-    for (const stream of this.streams) stream.onReset({ reason })
+    for (const stream of this.streams.all()) stream.onReset({ reason })
   }
 
-  streamOver(stream: H2IngressStream): void {
-    this.streams.delete(stream)
+  streamOver(stream: H2Stream): void {
+    this.streams.delete(stream.id)
   }
 }
 
@@ -354,6 +355,6 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
 
   private done(): void {
     this.isDone = true
-    this.owner.streamOver(this)
+    this.owner.streamOver(this.stream)
   }
 }

@@ -1,5 +1,6 @@
 import type { AcceptCall, Call, CallHandler, CallReset } from '../proxy/call.ts'
 import { invariant, type MeshErrorCode } from '../router/errors.ts'
+import { IdMap } from '../router/id-map.ts'
 import type { Log } from '../router/log.ts'
 import { type NodeId, SERVICE_NAME } from '../router/model.ts'
 import type { CallLinkOptions } from './call-link-options.ts'
@@ -72,7 +73,7 @@ export class CallLink {
   readonly #options: CallLinkOptions
   readonly #decoder: FrameDecoder
   readonly #counts: LinkCounts
-  readonly #calls = new Map<number, LinkCall>()
+  readonly #calls = new IdMap<LinkCall>()
   #state: CallLinkState = 'hello'
   #helloReceived = false
 
@@ -621,7 +622,7 @@ export class CallLink {
       this.#closeWhenIdle = true
       this.#sendOwedGoAway()
     } else {
-      for (const call of [...this.#outbox.unsent(), ...this.#calls.values()]) {
+      for (const call of [...this.#outbox.unsent(), ...this.#calls.all()]) {
         if (call.opening === undefined || (call.id !== 0 && call.id <= lastId)) continue
         this.#forget(call)
         this.#tellReset(call, { code, reason, node: peer, unexecuted: true })
@@ -634,11 +635,8 @@ export class CallLink {
   #sendOwedGoAway(): void {
     if (!this.#owesGoAway || this.#goAwaySent || this.#unsentOpens > 0) return
     this.#goAwaySent = true
-    this.#outbox.control(
-      FRAME.GOAWAY,
-      0,
-      encodeGoAway({ lastId: LAST_ID_ANY, code: 'draining', reason: this.#retireReason || 'agreed' }),
-    )
+    const goAway = encodeGoAway({ lastId: LAST_ID_ANY, code: 'draining', reason: this.#retireReason || 'agreed' })
+    this.#outbox.control(FRAME.GOAWAY, 0, goAway)
     if (this.inFlight === 0) this.#onIdle()
   }
 
@@ -672,7 +670,7 @@ export class CallLink {
     if (this.#state === 'closed') return
     this.#stopHelloTimer?.()
     this.#heartbeat.stop()
-    const calls = [...this.#outbox.unsent(), ...this.#calls.values()]
+    const calls = [...this.#outbox.unsent(), ...this.#calls.all()]
     this.#state = 'closed'
     this.#outbox.close()
     const { self } = this.#deps
