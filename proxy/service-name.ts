@@ -1,4 +1,4 @@
-import { SERVICE_NAME, type ServiceName } from '../router/model.ts'
+import { isServiceName, type ServiceName } from '../router/model.ts'
 import { headValue } from './http1-fields.ts'
 import type { RequestHead } from './http1-head.ts'
 
@@ -11,7 +11,7 @@ const SUFFIX = '.mesh'
  */
 export function serviceOf(head: RequestHead): ServiceName | undefined {
   const name = headValue(head, 'x-flatmesh-service') ?? hostName(head.host)
-  return SERVICE_NAME.test(name) ? name : undefined
+  return isServiceName(name) ? name : undefined
 }
 
 function hostName(host: string): string {

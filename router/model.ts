@@ -9,6 +9,16 @@ export type Protocol = 'http' | 'tcp'
 export type Labels = Readonly<Record<string, string>>
 
 export const SERVICE_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
+
+let lastNamed: string | undefined
+
+/** Whether `text` can name a service. Calls come for the same ones again and again: the last name is not judged anew. */
+export function isServiceName(text: string): boolean {
+  if (text === lastNamed) return true
+  if (!SERVICE_NAME.test(text)) return false
+  lastNamed = text
+  return true
+}
 /** A key or a value of a label: Kubernetes' limit, so that its labels fit. */
 export const LABEL_CHARACTERS_MAX = 63
 export const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/

@@ -2,7 +2,7 @@ import type { AcceptCall, Call, CallHandler, CallReset } from '../proxy/call.ts'
 import { invariant, type MeshErrorCode } from '../router/errors.ts'
 import { IdMap } from '../router/id-map.ts'
 import type { Log } from '../router/log.ts'
-import { type NodeId, SERVICE_NAME } from '../router/model.ts'
+import { isServiceName, type NodeId } from '../router/model.ts'
 import type { CallLinkOptions } from './call-link-options.ts'
 import type { Carrier, Clock } from './carrier.ts'
 import {
@@ -207,8 +207,8 @@ export class CallLink {
    */
   open(open: LinkOpen): Call | undefined {
     if (this.#state === 'closed' || this.#state === 'retiring' || this.#nextId >= LAST_ID_ANY - 2) return undefined
-    const isNamed = open.kind === 'relay' || SERVICE_NAME.test(open.service)
-    invariant(isNamed, `a call was opened for the service name ${JSON.stringify(open.service)}`)
+    const isNamed = open.kind === 'relay' || isServiceName(open.service)
+    if (!isNamed) invariant(false, `a call was opened for the service name ${JSON.stringify(open.service)}`)
     const call = new LinkCall(this, 0, open, this.#options.callWindowBytes)
     this.#unsentOpens += 1
     if (open.head.length > HEAD_BYTES_MAX) this.#refuseHead(call, open.head.length)
@@ -395,7 +395,7 @@ export class CallLink {
     }
     const kind = open.kind === OPEN_KIND.http ? 'http' : open.kind === OPEN_KIND.tcp ? 'tcp' : undefined
     const isRelay = open.kind === OPEN_KIND.relay && this.#deps.acceptRelay !== undefined
-    if (!isRelay && (kind === undefined || !SERVICE_NAME.test(open.service))) {
+    if (!isRelay && (kind === undefined || !isServiceName(open.service))) {
       this.#refuse(callId, 'bad-request', kind ? 'expected the name of a service' : `unknown kind of call ${open.kind}`)
       return undefined
     }
