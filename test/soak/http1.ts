@@ -45,6 +45,8 @@ async function send(asked: http.ClientRequest, body: Iterable<Buffer>, trailers:
 
 function letGoOf(turn: Turn, asked: http.ClientRequest): void {
   const giveUp = (): void => {
+    // It is over, and its connection may be another call's by now.
+    if (asked.destroyed) return
     if (turn.isRude) asked.socket?.resetAndDestroy()
     asked.destroy()
   }
