@@ -150,11 +150,11 @@ export class Advertiser {
     return this.pace.left(nowMs) > PUBLISH_RATE.burst - 3
   }
 
-  /** How many nodes there are: what is no hurry waits longer where there are many. */
-  onNodes(count: number, nowMs: number): void {
+  /** How many nodes there are: what is no hurry waits longer where there are many. `areNew`: to this node alone they are not, which has just come itself. */
+  onNodes(count: number, areNew: boolean, nowMs: number): void {
     const { nodes } = this
     nodes.count = count
-    if (nowMs - nodes.before.atMs > GROWING.withinMs) nodes.before = { count, atMs: nowMs }
+    if (!areNew || nowMs - nodes.before.atMs > GROWING.withinMs) nodes.before = { count, atMs: nowMs }
     if (count > nodes.before.count * GROWING.ratio + GROWING.nodes) nodes.grewAtMs = nowMs
   }
 

@@ -87,11 +87,12 @@ describe('telling', () => {
     expect(told(me.pass(1))).toEqual(['c: me@100.4'])
   })
 
-  /** `me` with a neighbour b through which it has just heard of n0 … n99, n0 and n1 with links to b. */
-  const crowded = (): Node => {
+  /** `me` with a neighbour b through which it has just heard of n0 … n99, n0 and n1 with links to b; long a member, or new itself. */
+  const crowded = (isNew = false): Node => {
     const names = Array.from({ length: 100 }, (_, i) => `n${i}`)
     const links = { 'link/me': { r: 1, l: 0 }, 'link/n0': { r: 1, l: 0 }, 'link/n1': { r: 1, l: 0 } }
-    const me = linkedBothWays()
+    const settled = isNew ? linkedBothWays() : linkedBothWays().settle('b')
+    const me = settled
       .batches('b', [batch('b', 2, links)])
       .batches(
         'b',
@@ -112,6 +113,12 @@ describe('telling', () => {
     me.step({ type: 'link-up', to: 'n1', rttMs: 1 }).pass(999)
     expect(told(me)).toEqual([])
     expect(told(me.pass(1))).not.toEqual([])
+  })
+
+  test('who has just come itself does not take all others for newcomers', () => {
+    const me = crowded(true)
+    me.step({ type: 'link-up', to: 'n0', rttMs: 1 })
+    expect(told(me.pass(1000))).not.toEqual([])
   })
 
   test('a link is given up within a second while newcomers stream in as well: before it is closed', () => {
@@ -549,7 +556,7 @@ describe('a node that its neighbours give up', () => {
     me.batches('b', [batch('x', 1, { node: who('x').node, ...links(...many) })], ['x'])
       .pass(20_000)
       .takeSent()
-    for (const witness of many.slice(9)) me.batches('b', [batch(witness, 2, { 'link/x': null })])
+    for (const witness of many.slice(13)) me.batches('b', [batch(witness, 2, { 'link/x': null })])
     expect(questions(me.pass(20_000))).toEqual([])
     me.batches('b', [batch('n0', 2, { 'link/x': null })])
     expect(questions(me.pass(20_000))).toHaveLength(8)

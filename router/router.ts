@@ -102,7 +102,9 @@ const REACH_MS_PER_NODE = 2
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
 /** Neighbours that still stand by a suspect: more than this are not all silent because their words were lost. */
-const SUSPECT_LINKS_MAX = 8
+const SUSPECT_LINKS_MAX = 12
+/** Below this many others a search of all paths takes a fraction of a millisecond. */
+const SEARCH_CHEAP_NODES = 500
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -383,7 +385,7 @@ export class Router {
     const log = new OriginLog(node, this.deps.keep ?? (batch => keepCopy(batch, key => this.keys.share(key))))
     const peer = { log, proof, rate, unreachableSinceMs: undefined }
     this.records.add(node, peer)
-    this.own.onNodes(this.records.size + 1, nowMs)
+    this.own.onNodes(this.records.size + 1, this.isSettled, nowMs)
     return peer
   }
 
@@ -488,7 +490,8 @@ export class Router {
     for (const suspect of this.suspects.take(nowMs)) {
       const { stated, counted } = this.table.linksOf(suspect.node)
       if (counted.length === 0 || counted.length > Math.min(stated / 2, SUSPECT_LINKS_MAX)) continue
-      if (!this.table.isReached(suspect.node, this.mayLookFar(nowMs))) continue
+      const isCheap = this.records.size < SEARCH_CHEAP_NODES
+      if (!this.table.isReached(suspect.node, isCheap || this.mayLookFar(nowMs))) continue
       const scope = this.records.index.scopeOf([suspect.node, ...counted])
       const others = this.neighbours.nodes().filter(node => node !== suspect.node)
       for (const to of pickSome(others, SUSPECT_QUESTIONS, this.deps.random)) this.sendDigest(to, false, scope)
