@@ -23,6 +23,7 @@ const FIELDS = {
     'overlay',
     'calls',
     'carrier',
+    'carriers',
     'rttMs',
     'lossRatio',
     'address',
