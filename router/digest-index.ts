@@ -1,14 +1,12 @@
 import type { Version } from './frame.ts'
 import { endHash, hashText, runHash } from './hash.ts'
 import type { NodeId } from './model.ts'
+import { growTo, NodeNumbers } from './node-numbers.ts'
 
 /** Hashes kept, one for each share of the origins; a summary sends as many as the number of origins is worth. */
 const FINE_BUCKETS = 1024
 /** Origins that share a hash in a summary, about: 4 bytes of summary for each 4 origins, and little to say when one differs. */
 const ORIGINS_PER_BUCKET = 4
-
-/** Begins the hash of (origin, incarnation, sequence); another than that of buckets, or they would go together. */
-const VERSION_SEED = 0x01000193
 
 /** Some of the buckets that origins fall into: `indexes` of `count`, a power of two. */
 export interface Scope {
@@ -24,46 +22,59 @@ export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
   /** The hashes in the width in which they were last asked for; changed along with `fine`. */
   private last: Uint8Array | undefined
-  private readonly known = new Map<NodeId, { readonly bucket: number; readonly begun: number; hash: number }>()
+  private readonly numbers: NodeNumbers
+  /** By the numbers of the origins: the hash of what is known of each, signed: such numbers take no room of their own. */
+  private readonly known: (number | undefined)[] = []
+  private count = 0
+
+  constructor(numbers = new NodeNumbers()) {
+    this.numbers = numbers
+  }
 
   set(origin: NodeId, version: Version): void {
-    let known = this.known.get(origin)
-    if (known === undefined) {
-      known = { bucket: bucketOf(origin, FINE_BUCKETS), begun: runHash(`${origin} `, VERSION_SEED), hash: 0 }
-      this.known.set(origin, known)
+    let number = this.numbers.findWhole(origin)
+    if (number === undefined || this.known[number] === undefined) {
+      number = this.numbers.take(origin)
+      growTo(this.known, number, undefined)
+      this.count++
     }
+    const { hash: idHash, begun } = this.numbers.hashesOf(number)
     // The origin's part of the text is the same every time.
-    const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, known.begun))
-    this.change(known.bucket, known.hash ^ hash)
-    known.hash = hash
+    const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, begun)) | 0
+    this.change(idHash & (FINE_BUCKETS - 1), (this.known[number] ?? 0) ^ hash)
+    this.known[number] = hash
   }
 
   delete(origin: NodeId): void {
-    const known = this.known.get(origin)
-    if (known === undefined) return
-    this.change(known.bucket, known.hash)
-    this.known.delete(origin)
+    const number = this.numbers.findWhole(origin)
+    const known = number === undefined ? undefined : this.known[number]
+    if (number === undefined || known === undefined) return
+    this.change(this.numbers.hashesOf(number).hash & (FINE_BUCKETS - 1), known)
+    this.known[number] = undefined
+    this.count--
+    this.numbers.release(number)
   }
 
   /** Origins that fall into these buckets; undefined: all. */
   originsIn(scope: Scope | undefined): NodeId[] {
-    if (scope === undefined) return [...this.known.keys()]
     const origins: NodeId[] = []
-    for (const [origin, { bucket }] of this.known) {
-      if (scope.indexes.has(bucket & (scope.count - 1))) origins.push(origin)
+    for (let number = 0; number < this.known.length; number++) {
+      if (this.known[number] === undefined) continue
+      const isIn = scope === undefined || scope.indexes.has(this.numbers.hashesOf(number).hash & (scope.count - 1))
+      if (isIn) origins.push(this.numbers.nameOf(number))
     }
     return origins
   }
 
   /** The buckets that these nodes fall into. */
   scopeOf(nodes: readonly NodeId[]): Scope {
-    const count = bucketsFor(this.known.size)
+    const count = bucketsFor(this.count)
     return { count, indexes: new Set(nodes.map(node => bucketOf(node, count))) }
   }
 
   /** The hashes as they are sent, until the next change: 4 bytes each, big endian, as many as the origins known here are worth. */
   summary(): Uint8Array {
-    return this.folded(bucketsFor(this.known.size))
+    return this.folded(bucketsFor(this.count))
   }
 
   /** The buckets in which a neighbour's summary differs from what is known here; undefined: none. */

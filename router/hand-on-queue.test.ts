@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest'
 import { HandOnQueue } from './hand-on-queue.ts'
 
-const fresh = (seq: number) => ({ from: 'a', origin: 'o', incarnation: 1, seq })
+const fresh = (byte: number) => {
+  const batch = { payload: new Uint8Array([byte]), signature: new Uint8Array() }
+  return { from: 'a', origin: 'o', batch, proof: undefined }
+}
 
 test('the first is due at once, what follows on its heels ten milliseconds after it, together', () => {
   const queue = new HandOnQueue()
@@ -16,6 +19,24 @@ test('the first is due at once, what follows on its heels ten milliseconds after
   expect([queue.atMs, queue.take(1011)]).toEqual([Number.POSITIVE_INFINITY, []])
   queue.add(fresh(4), 5000)
   expect(queue.atMs).toBe(5000)
+})
+
+test('when news keep coming they wait for each other longer, until they are fewer again', () => {
+  const queue = new HandOnQueue()
+  const gaps: number[] = []
+  let nowMs = 0
+  for (let i = 0; i < 100; i++) {
+    queue.add(fresh(i), nowMs + 1)
+    gaps.push(queue.atMs - nowMs)
+    nowMs = queue.atMs
+    queue.take(nowMs)
+  }
+  expect(gaps.slice(1, 25)).toEqual(Array(24).fill(10))
+  expect(gaps.slice(40).filter(gapMs => gapMs === 40).length).toBeGreaterThan(35)
+  queue.add(fresh(0), nowMs + 5000)
+  queue.take(nowMs + 5000)
+  queue.add(fresh(1), nowMs + 5001)
+  expect(queue.atMs).toBe(nowMs + 5010)
 })
 
 test('what waits has a bound', () => {

@@ -1,46 +1,57 @@
 import { nodeTail, TAIL_LENGTH } from './entry.ts'
 import type { LinkInfo, NodeId } from './model.ts'
+import { growTo, NodeNumbers } from './node-numbers.ts'
 import { costMsOf, linkCostMs, type Path } from './paths.ts'
 
 /**
- * What one node states of its links, a row of numbers for each, all in one array: a mesh has very many of them, and one
- * row is in one place of memory.
+ * Of one link, in the row of numbers that stands where its other end stands among the ends: the statement, …
  */
-type Edges = number[]
-/** In a row: the other end's number, … */
-const TO = 0
-/** … the statement, … */
-const RTT_MS = 1
-const LOSS_RATIO = 2
+const RTT_MS = 0
+const LOSS_RATIO = 1
 /** … and what the link counts for in a path: the dearer of both ends' statements; infinite while one end alone states it. */
-const COST_MS = 3
-const COUNTED_RTT_MS = 4
-const ROW = 5
+const COST_MS = 2
+const COUNTED_RTT_MS = 3
+const ROW = 4
+
+/**
+ * What one node states of its links: numbers in two arrays, for a mesh has very many links, and which of a node's links
+ * leads to another is what is asked most.
+ */
+interface Edges {
+  /** The other ends, by number. */
+  readonly ends: number[]
+  /** As many rows. */
+  readonly rows: number[]
+}
 
 /**
  * What every node says of its live links, and the cheapest paths over them.
  *
- * Nodes are numbered here, so that a search over 1,000 nodes with 24 links each takes under a millisecond. A number is
- * given up when nobody states a link from or to its node. A node is known by the tail of its id until it says something
- * itself; no path passes one that has not, but for a neighbour of `self`, which gives the whole id.
+ * Nodes go by number, so that a search over 1,000 nodes with 24 links each takes under a millisecond. A number is given
+ * up when nobody states a link from or to its node. A node is known by the tail of its id until it says something itself;
+ * no path passes one that has not, but for a neighbour of `self`, which gives the whole id.
  */
 export class LinkGraph {
-  /** By the tail of the id, and by the whole id where it is known. */
-  private readonly numbers = new Map<string, number>()
-  private readonly ids: NodeId[] = []
-  private readonly edges: Edges[] = []
+  private readonly numbers: NodeNumbers
+  /** Of the nodes that someone states a link from or to: the id as far as it is known here. */
+  private readonly ids: (NodeId | undefined)[] = []
+  private readonly edges: (Edges | undefined)[] = []
   /** Links stated towards each node. */
   private readonly statedTo: number[] = []
-  private readonly free: number[] = []
+  private count = 0
   /** Who spoke last, and its number: a batch tells of many links of one node. */
   private lastFrom: NodeId | undefined
   private lastNumber = 0
   /** Nodes that pass nothing on: paths end there. */
   private readonly deadEnds = new Set<NodeId>()
 
+  constructor(numbers = new NodeNumbers()) {
+    this.numbers = numbers
+  }
+
   /** Nodes that someone states a link from or to. */
   get size(): number {
-    return this.ids.length - this.free.length
+    return this.count
   }
 
   /** Takes what `from` says of its link to `to`; undefined: that there is none. Answers whether that is another than before. */
@@ -52,19 +63,21 @@ export class LinkGraph {
     }
     const fromNumber = this.lastNumber
     const toNumber = this.number(to)
-    const own = this.edgesOf(fromNumber)
+    const { ends, rows } = this.edgesOf(fromNumber)
     const { rttMs, lossRatio } = link
-    let at = rowOf(own, toNumber)
+    let at = ends.indexOf(toNumber)
     if (at < 0) {
-      at = own.length
-      own.push(toNumber, rttMs, lossRatio, Number.POSITIVE_INFINITY, 0)
-      this.statedTo[toNumber] = (this.statedTo[toNumber] ?? 0) + 1
+      at = ends.length
+      ends.push(toNumber)
+      rows.push(rttMs, lossRatio, Number.POSITIVE_INFINITY, 0)
+      this.statedTo[toNumber] = (this.statedTo[toNumber] as number) + 1
     } else {
-      if (own[at + RTT_MS] === rttMs && own[at + LOSS_RATIO] === lossRatio) return false
-      own[at + RTT_MS] = rttMs
-      own[at + LOSS_RATIO] = lossRatio
+      const row = at * ROW
+      if (rows[row + RTT_MS] === rttMs && rows[row + LOSS_RATIO] === lossRatio) return false
+      rows[row + RTT_MS] = rttMs
+      rows[row + LOSS_RATIO] = lossRatio
     }
-    this.count(fromNumber, at, toNumber)
+    this.weigh(fromNumber, at, toNumber)
     return true
   }
 
@@ -72,15 +85,15 @@ export class LinkGraph {
   get(from: NodeId, to: NodeId): LinkInfo | undefined {
     const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return undefined
-    const own = this.edgesOf(fromNumber)
-    const at = rowOf(own, toNumber)
-    return at < 0 ? undefined : linkAt(own, at)
+    const { ends, rows } = this.edgesOf(fromNumber)
+    const at = ends.indexOf(toNumber)
+    return at < 0 ? undefined : linkAt(rows, at * ROW)
   }
 
   /** How many links `node` states. */
   countOf(node: NodeId): number {
     const number = this.find(node)
-    return number === undefined ? 0 : this.edgesOf(number).length / ROW
+    return number === undefined ? 0 : this.edgesOf(number).ends.length
   }
 
   /** The whole id of a node that is known by its tail; undefined: nobody states a link from or to it. */
@@ -93,12 +106,9 @@ export class LinkGraph {
   linkedTo(node: NodeId): NodeId[] {
     const number = this.find(node)
     if (number === undefined) return []
-    const own = this.edgesOf(number)
-    const linked: NodeId[] = []
-    for (let at = 0; at < own.length; at += ROW) {
-      if (own[at + COST_MS] !== Number.POSITIVE_INFINITY) linked.push(this.ids[own[at + TO] as number] as NodeId)
-    }
-    return linked
+    const { ends, rows } = this.edgesOf(number)
+    const isCounted = (_: number, at: number): boolean => rows[at * ROW + COST_MS] !== Number.POSITIVE_INFINITY
+    return ends.filter(isCounted).map(end => this.ids[end] as NodeId)
   }
 
   /** Takes what `node` says of itself: whether it passes calls on. Answers whether that is another than before. */
@@ -114,8 +124,7 @@ export class LinkGraph {
     this.deadEnds.delete(node)
     const number = this.find(node)
     if (number === undefined) return
-    const own = [...this.edgesOf(number)]
-    for (let at = 0; at < own.length; at += ROW) this.remove(node, this.ids[own[at + TO] as number] as NodeId)
+    for (const end of [...this.edgesOf(number).ends]) this.remove(node, this.ids[end] as NodeId)
   }
 
   /**
@@ -132,7 +141,7 @@ export class LinkGraph {
     const bestMs = new Float64Array(size).fill(Number.POSITIVE_INFINITY)
     const bestHops = new Uint8Array(size)
     const rounds: Round[] = []
-    const found = { self, ids: [...this.ids], numbers: new Map(this.numbers), bestMs, bestHops, rounds }
+    const found = { self, ids: [...this.ids], numbers: this.numbers, bestMs, bestHops, rounds }
     const paths = new ShortestPaths(found)
     if (start === undefined) return paths
     bestMs[start] = 0
@@ -151,11 +160,13 @@ export class LinkGraph {
       for (const from of frontier) {
         const own = this.edges[from]
         if (own === undefined || (isDeadEnd[from] === 1 && from !== start)) continue
-        for (let at = 0; at < own.length; at += ROW) {
-          const to = own[at + TO] as number
+        const { ends, rows } = own
+        for (let i = 0; i < ends.length; i++) {
+          const to = ends[i] as number
           if (to === start) continue
+          const row = i * ROW
           const isOwn = from === start
-          const linkMs = isOwn ? linkCostMs(linkAt(own, at)) : (own[at + COST_MS] as number)
+          const linkMs = isOwn ? linkCostMs(linkAt(rows, row)) : (rows[row + COST_MS] as number)
           const totalMs = (costMs[from] as number) + linkMs
           const knownMs = bestMs[to] as number
           // Written so that an infinite cost is never taken.
@@ -167,7 +178,7 @@ export class LinkGraph {
           bestMs[to] = totalMs
           bestHops[to] = hops
           round.costMs[to] = totalMs
-          round.rttMs[to] = (rttMs[from] as number) + (own[at + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number)
+          round.rttMs[to] = (rttMs[from] as number) + (rows[row + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number)
           round.previous[to] = from
         }
       }
@@ -190,71 +201,74 @@ export class LinkGraph {
   private remove(from: NodeId, to: NodeId): boolean {
     const [fromNumber, toNumber] = [this.find(from), this.find(to)]
     if (fromNumber === undefined || toNumber === undefined) return false
-    const own = this.edgesOf(fromNumber)
-    const at = rowOf(own, toNumber)
+    const { ends, rows } = this.edgesOf(fromNumber)
+    const at = ends.indexOf(toNumber)
     if (at < 0) return false
-    // The last row takes its place.
-    own.copyWithin(at, own.length - ROW)
-    own.length -= ROW
-    this.statedTo[toNumber] = (this.statedTo[toNumber] ?? 1) - 1
+    // The last takes its place.
+    ends[at] = ends.at(-1) as number
+    ends.length--
+    rows.copyWithin(at * ROW, rows.length - ROW)
+    rows.length -= ROW
+    this.statedTo[toNumber] = (this.statedTo[toNumber] as number) - 1
     const back = this.edgesOf(toNumber)
-    const backAt = rowOf(back, fromNumber)
-    if (backAt >= 0) back[backAt + COST_MS] = Number.POSITIVE_INFINITY
+    const backAt = back.ends.indexOf(fromNumber)
+    if (backAt >= 0) back.rows[backAt * ROW + COST_MS] = Number.POSITIVE_INFINITY
     this.giveUp(fromNumber)
     this.giveUp(toNumber)
     return true
   }
 
   /** Works out what a link counts for, at both of its ends. */
-  private count(from: number, at: number, to: number): void {
-    const own = this.edgesOf(from)
-    const other = this.edgesOf(to)
-    const backAt = rowOf(other, from)
+  private weigh(from: number, at: number, to: number): void {
+    const there = this.edgesOf(from).rows
+    const { ends, rows: back } = this.edgesOf(to)
+    const backAt = ends.indexOf(from)
     if (backAt < 0) return
-    const thereMs = costMsOf(own[at + RTT_MS] as number, own[at + LOSS_RATIO] as number)
-    const backMs = costMsOf(other[backAt + RTT_MS] as number, other[backAt + LOSS_RATIO] as number)
+    const row = at * ROW
+    const backRow = backAt * ROW
+    const thereMs = costMsOf(there[row + RTT_MS] as number, there[row + LOSS_RATIO] as number)
+    const backMs = costMsOf(back[backRow + RTT_MS] as number, back[backRow + LOSS_RATIO] as number)
     const costMs = Math.max(thereMs, backMs)
-    const rttMs = (backMs > thereMs ? other[backAt + RTT_MS] : own[at + RTT_MS]) as number
-    own[at + COST_MS] = costMs
-    own[at + COUNTED_RTT_MS] = rttMs
-    other[backAt + COST_MS] = costMs
-    other[backAt + COUNTED_RTT_MS] = rttMs
+    const rttMs = (backMs > thereMs ? back[backRow + RTT_MS] : there[row + RTT_MS]) as number
+    there[row + COST_MS] = costMs
+    there[row + COUNTED_RTT_MS] = rttMs
+    back[backRow + COST_MS] = costMs
+    back[backRow + COUNTED_RTT_MS] = rttMs
   }
 
   private number(node: NodeId): number {
     const known = this.find(node)
     if (known !== undefined) {
       // Looked at first: the tail of an id, which is what nearly always comes, tells nothing new.
-      if (node.length > TAIL_LENGTH && node.length > (this.ids[known] as NodeId).length) {
-        this.ids[known] = node
-        this.numbers.set(node, known)
-      }
+      if (node.length > TAIL_LENGTH && node.length > (this.ids[known] as NodeId).length) this.ids[known] = node
       return known
     }
-    const number = this.free.pop() ?? this.ids.length
-    this.numbers.set(nodeTail(node), number)
-    this.numbers.set(node, number)
+    const number = this.numbers.take(node)
+    growTo(this.ids, number, undefined)
+    growTo(this.edges, number, undefined)
+    growTo(this.statedTo, number, 0)
     this.ids[number] = node
+    this.count++
     return number
   }
 
   private find(node: NodeId): number | undefined {
-    return findIn(this.numbers, node)
+    const number = this.numbers.find(node)
+    return number === undefined || this.ids[number] === undefined ? undefined : number
   }
 
   private giveUp(number: number): void {
-    const id = this.ids[number] as NodeId
-    if (this.statedTo[number] || this.edgesOf(number).length > 0 || this.find(id) !== number) return
+    if (this.ids[number] === undefined || this.statedTo[number] || this.edgesOf(number).ends.length > 0) return
     this.lastFrom = undefined
-    this.numbers.delete(nodeTail(id))
-    this.numbers.delete(id)
-    this.free.push(number)
+    this.ids[number] = undefined
+    this.count--
+    this.numbers.release(number)
   }
 
   private edgesOf(number: number): Edges {
     const known = this.edges[number]
     if (known !== undefined) return known
-    const created: Edges = []
+    const created: Edges = { ends: [], rows: [] }
     this.edges[number] = created
     return created
   }
@@ -269,8 +283,9 @@ interface Round {
 
 interface Found {
   readonly self: NodeId
-  readonly ids: readonly NodeId[]
-  readonly numbers: ReadonlyMap<string, number>
+  /** As they were then. */
+  readonly ids: readonly (NodeId | undefined)[]
+  readonly numbers: NodeNumbers
   readonly bestMs: Float64Array
   readonly bestHops: Uint8Array
   readonly rounds: readonly Round[]
@@ -287,22 +302,22 @@ export class ShortestPaths {
   /** Infinite: no path. */
   costMs(node: NodeId): number {
     if (node === this.found.self) return 0
-    const number = findIn(this.found.numbers, node)
+    const number = this.find(node)
     return number === undefined ? Number.POSITIVE_INFINITY : (this.found.bestMs[number] as number)
   }
 
   /** Undefined: no path. */
   rttMs(node: NodeId): number | undefined {
     if (node === this.found.self) return 0
-    const number = findIn(this.found.numbers, node)
+    const number = this.find(node)
     if (number === undefined || this.found.bestMs[number] === Number.POSITIVE_INFINITY) return undefined
     return this.found.rounds[(this.found.bestHops[number] as number) - 1]?.rttMs[number]
   }
 
   get(node: NodeId): Path | undefined {
-    const { self, numbers, bestMs, bestHops, rounds, ids } = this.found
+    const { self, bestMs, bestHops, rounds, ids } = this.found
     if (node === self) return { path: [], rttMs: 0, costMs: 0 }
-    const number = findIn(numbers, node)
+    const number = this.find(node)
     if (number === undefined || bestMs[number] === Number.POSITIVE_INFINITY) return undefined
     const hops = bestHops[number] as number
     const path = this.walk(number, hops).map(passed => ids[passed] as NodeId)
@@ -313,8 +328,8 @@ export class ShortestPaths {
   *nodes(): IterableIterator<NodeId> {
     yield this.found.self
     for (const [number, node] of this.found.ids.entries()) {
-      const isLive = findIn(this.found.numbers, node) === number && node !== this.found.self
-      if (isLive && this.found.bestMs[number] !== Number.POSITIVE_INFINITY) yield node
+      const isOther = node !== undefined && node !== this.found.self
+      if (isOther && this.found.bestMs[number] !== Number.POSITIVE_INFINITY) yield node
     }
   }
 
@@ -328,6 +343,13 @@ export class ShortestPaths {
     return false
   }
 
+  private find(node: NodeId): number | undefined {
+    const number = this.found.numbers.find(node)
+    const id = number === undefined ? undefined : this.found.ids[number]
+    // The number may have gone to another node since.
+    return id === node || (id !== undefined && nodeTail(id) === nodeTail(node)) ? number : undefined
+  }
+
   private walk(to: number, hops: number): number[] {
     const path: number[] = []
     let at = to
@@ -339,16 +361,6 @@ export class ShortestPaths {
   }
 }
 
-function findIn(numbers: ReadonlyMap<string, number>, node: NodeId): number | undefined {
-  return numbers.get(node) ?? numbers.get(nodeTail(node))
-}
-
-/** Where the row of the link to `to` begins; -1: there is none. */
-function rowOf(edges: Edges, to: number): number {
-  for (let at = 0; at < edges.length; at += ROW) if (edges[at] === to) return at
-  return -1
-}
-
-function linkAt(edges: Edges, at: number): LinkInfo {
-  return { rttMs: edges[at + RTT_MS] as number, lossRatio: edges[at + LOSS_RATIO] as number }
+function linkAt(rows: readonly number[], row: number): LinkInfo {
+  return { rttMs: rows[row + RTT_MS] as number, lossRatio: rows[row + LOSS_RATIO] as number }
 }

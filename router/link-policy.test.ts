@@ -45,6 +45,23 @@ describe('to whom a node links', () => {
     expect(policy.choose(seen(100), 95_000, 'period').wanted).not.toContain('n77')
   })
 
+  test('is no other for three quarters of a minute when one of the nearest goes away, unless most of them do', () => {
+    const { awayMs } = LINK_POLICY_DEFAULTS
+    const without = (...gone: NodeId[]): Surroundings =>
+      seen(100, { rttMs: node => (gone.includes(node) ? undefined : Number(node.slice(1))) })
+    const policy = policyOf()
+    const before = policy.choose(seen(100), 0, 'start').wanted
+    policy.choose(seen(100), 10_000, 'period')
+    expect(policy.choose(without('n1'), 20_000, 'period').wanted).toEqual(before)
+    expect(policy.choose(without('n1'), 10_000 + awayMs - 1, 'period').wanted).toEqual(before)
+    const later = policy.choose(without('n1'), 10_000 + awayMs, 'period').wanted
+    expect([later.has('n1'), later.has('n2'), later.has('n3')]).toEqual([false, true, true])
+    const most = policyOf()
+    most.choose(seen(100), 0, 'start')
+    most.choose(seen(100), 10_000, 'period')
+    expect([...most.choose(without('n1', 'n2'), 20_000, 'period').wanted]).toEqual(expect.arrayContaining(['n3', 'n4']))
+  })
+
   test('is also some others, by chance and as long as there is no link at all', () => {
     const policy = policyOf()
     const lonely = policy.choose(seen(100, { links: [] }), 0, 'start')

@@ -16,6 +16,8 @@ export interface LinkPolicyOptions extends LinkChoiceOptions {
   readonly unwantedMs: number
   /** A link that is given up stays open this long: others have heard of it by then. */
   readonly leaveMs: number
+  /** One of the nearest that is gone keeps its place this long: most come back, and a link in its place would be news to all, twice. */
+  readonly awayMs: number
 }
 
 /** Found with simulated runs of a thousand nodes, by trying (`npm run sim`). */
@@ -28,6 +30,7 @@ export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   growingMs: 2000,
   unwantedMs: 15_000,
   leaveMs: 2000,
+  awayMs: 45_000,
 }
 
 /** What a call counts for after so long: half of it after half a minute. */
@@ -91,6 +94,8 @@ export class LinkPolicy {
   private readonly calls = new Map<NodeId, number>()
   /** As last chosen, without tries. */
   private chosen: ReadonlySet<NodeId> = new Set()
+  /** How far those were when they could be reached last, and when that was. */
+  private readonly lastSeen = new Map<NodeId, { readonly rttMs: number; readonly atMs: number }>()
   /** Links this node dialled and does not want, and since when. */
   private unwantedSinceMs = new Map<NodeId, number>()
   private plannedAtMs: number | undefined
@@ -146,6 +151,7 @@ export class LinkPolicy {
     const peers = seen.known.map((node): LinkPeer => {
       return { node, rttMs: isSparse ? seen.rttMs(node) : 0, calls: this.calls.get(node) ?? 0 }
     })
+    if (isSparse) this.keepPlaces(peers, nowMs)
     const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
     this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
     const isLonely = isSparse && seen.links.length === 0
@@ -159,6 +165,22 @@ export class LinkPolicy {
       periodMs: isLonely ? periodMs : Math.max(periodMs, periodMsPerNode * seen.count),
       againAtMs: isGrowing ? this.plan(nowMs + this.options.growingMs) : undefined,
     }
+  }
+
+  /** Those that went away just now are as far as they were; but when many of the nearest are gone, others are needed. */
+  private keepPlaces(peers: LinkPeer[], nowMs: number): void {
+    for (const node of this.lastSeen.keys()) if (!this.chosen.has(node)) this.lastSeen.delete(node)
+    const away: { readonly at: number; readonly rttMs: number }[] = []
+    for (const [at, { node, rttMs }] of peers.entries()) {
+      if (!this.chosen.has(node)) continue
+      if (rttMs !== undefined) this.lastSeen.set(node, { rttMs, atMs: nowMs })
+      else {
+        const last = this.lastSeen.get(node)
+        if (last !== undefined && nowMs - last.atMs < this.options.awayMs) away.push({ at, rttMs: last.rttMs })
+      }
+    }
+    if (away.length > this.options.nearest / 2) return
+    for (const { at, rttMs } of away) peers[at] = { ...(peers[at] as LinkPeer), rttMs }
   }
 
   private mayGrow(knownCount: number): boolean {

@@ -3,6 +3,7 @@ import { DigestIndex, isInScope, type Scope } from './digest-index.ts'
 import { DIGEST_ORIGINS_MAX, type SignedBatch, type Version } from './frame.ts'
 import { sizeOf } from './kept-batch.ts'
 import type { NodeId } from './model.ts'
+import { NodeMap, type NodeNumbers } from './node-numbers.ts'
 import type { OriginLog } from './origin-log.ts'
 import type { RateLimit } from './rate-limit.ts'
 
@@ -33,16 +34,18 @@ export interface Missing {
  * Decides nothing about time or links, and trusts what it is given: signatures and limits are the router's.
  */
 export class Records {
-  readonly index = new DigestIndex()
+  readonly index: DigestIndex
   /** Bytes of batches held for others. */
   bytesHeld = 0
   private readonly self: NodeId
   private readonly proof: Uint8Array
   private readonly ownLog: OriginLog
-  private readonly peers = new Map<NodeId, Peer>()
+  private readonly peers: NodeMap<Peer>
   private readonly forgotten = new Map<NodeId, Forgotten>()
 
-  constructor(self: NodeId, proof: Uint8Array, ownLog: OriginLog) {
+  constructor(self: NodeId, proof: Uint8Array, ownLog: OriginLog, numbers: NodeNumbers) {
+    this.index = new DigestIndex(numbers)
+    this.peers = new NodeMap(numbers)
     this.self = self
     this.proof = proof
     this.ownLog = ownLog
@@ -115,7 +118,7 @@ export class Records {
   versions(): Map<NodeId, Version> {
     const versions = new Map<NodeId, Version>()
     versions.set(this.self, versionOf(this.ownLog))
-    for (const [id, peer] of this.peers) versions.set(id, versionOf(peer.log))
+    for (const [id, peer] of this.peers.entries()) versions.set(id, versionOf(peer.log))
     return versions
   }
 
@@ -171,21 +174,6 @@ export class Records {
       }
     }
     return { proofs, batches, bytes }
-  }
-
-  /** The batches that are held of those meant, and the proofs that go with the first of a life. */
-  collect(heads: readonly BatchHead[]): { proofs: Uint8Array[]; batches: SignedBatch[] } {
-    const proofs: Uint8Array[] = []
-    const batches: SignedBatch[] = []
-    for (const { origin, incarnation, seq } of heads) {
-      const peer = this.peers.get(origin)
-      const batch = peer?.log.incarnation === incarnation ? peer.log.batch(seq) : undefined
-      if (peer === undefined || batch === undefined) continue
-      batches.push(batch)
-      // The first batch of an incarnation may be the first that anyone hears of its origin.
-      if (seq === 1) proofs.push(peer.proof)
-    }
-    return { proofs, batches }
   }
 
   private proofOf(origin: NodeId): Uint8Array | undefined {

@@ -10,6 +10,7 @@ import { KeyPool } from './key-pool.ts'
 import type { LogFields } from './log.ts'
 import type { Candidate, LocalService, NodeId, NodeInfo, ServiceName } from './model.ts'
 import { NEIGHBOUR_RATE, Neighbours } from './neighbours.ts'
+import { NodeNumbers } from './node-numbers.ts'
 import { type Changes, OriginLog } from './origin-log.ts'
 import { packBatches } from './pack.ts'
 import { HOPS_MAX } from './paths.ts'
@@ -56,6 +57,8 @@ export interface RouterDeps {
   /** Default: a copy. A simulator may keep one for all. */
   keep?(batch: Batch): KeptBatch
   keepProof?(proof: Uint8Array): Uint8Array
+  /** Default: its own. A simulator has one for all. */
+  readonly numbers?: NodeNumbers
   /** Uniform in [0, 1). */
   random(): number
 }
@@ -149,8 +152,9 @@ export class Router {
     this.deps = deps
     this.options = { ...ROUTER_DEFAULTS, ...options }
     this.own = new Advertiser(deps, this.options)
-    this.records = new Records(deps.self, deps.proof, this.own.log)
-    this.table = new Table(deps.self, this.options.hopsMax)
+    const numbers = deps.numbers ?? new NodeNumbers()
+    this.records = new Records(deps.self, deps.proof, this.own.log, numbers)
+    this.table = new Table(deps.self, this.options.hopsMax, numbers)
     this.providers = new Providers(deps.random)
   }
 
@@ -300,8 +304,7 @@ export class Router {
       const batch = this.onBatch(from, payload, signature, nowMs)
       if (batch === undefined) continue
       isFresh = true
-      const { origin, incarnation, seq } = batch
-      if (isHandedOn) this.fresh.add({ from, origin, incarnation, seq }, nowMs)
+      if (isHandedOn) this.handOnSoon(from, batch, nowMs)
     }
     if (!isFresh) return
     if (isAnswer && this.asked?.node === from) {
@@ -309,6 +312,13 @@ export class Router {
       this.asked.untilMs = this.answerByMs(from, nowMs)
     }
     this.expectNews(nowMs)
+  }
+
+  private handOnSoon(from: NodeId, { origin, seq }: Batch, nowMs: number): void {
+    const peer = this.records.peer(origin)
+    const batch = peer?.log.batch(seq)
+    if (peer === undefined || batch === undefined) return
+    this.fresh.add({ from, origin, batch, proof: seq === 1 ? peer.proof : undefined }, nowMs)
   }
 
   private onProof(from: NodeId, proof: Uint8Array, nowMs: number): void {
@@ -540,7 +550,7 @@ export class Router {
       }
       peer.unreachableSinceMs ??= nowMs
       if (nowMs - peer.unreachableSinceMs < this.options.forgetMs) continue
-      const services = [...this.table.servicesOf(node)]
+      const services = this.table.servicesOf(node)
       this.records.drop(node, nowMs + this.options.forgetMs)
       this.table.forget(node)
       this.effects.push({ type: 'node-changed', node, info: undefined })
@@ -573,7 +583,8 @@ export class Router {
   }
 
   private packFresh(fresh: readonly Fresh[]): Uint8Array[] {
-    const { proofs, batches } = this.records.collect(fresh)
+    const proofs = fresh.flatMap(({ proof }) => proof ?? [])
+    const batches = fresh.map(({ batch }) => batch)
     return packBatches(proofs, batches)
   }
 

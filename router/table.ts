@@ -4,8 +4,10 @@ import { decodeLinkInfo, encodeLinkInfo, isSameInfo, saidBy } from './entry.ts'
 import { invariant } from './errors.ts'
 import { LinkGraph, type ShortestPaths } from './link-graph.ts'
 import type { Candidate, LinkInfo, NodeId, NodeInfo, ServiceInfo, ServiceName } from './model.ts'
+import { NodeMap, NodeNumbers } from './node-numbers.ts'
 import { HOPS_MAX, type Path } from './paths.ts'
 import { filterKey, matchesFilter, type RouteFilter } from './route-filter.ts'
+import { SmallMap } from './small-map.ts'
 
 /** Why a node does not take calls for a service now; `ready` if it does. */
 export type RouteState = 'ready' | 'no-healthy-instance' | 'draining' | 'unreachable'
@@ -31,7 +33,7 @@ interface Route {
 interface Member {
   readonly node: NodeId
   info: NodeInfo | undefined
-  readonly services: Map<ServiceName, Route>
+  readonly services: SmallMap<Route>
   /** As of the paths of `pathsVersion`. */
   costMs: number
   pathsVersion: number
@@ -44,7 +46,7 @@ interface Offer {
   /** What `routes` was put in order by; older than the table's: not in order. */
   version: number
   ready: readonly Candidate[] | undefined
-  readonly filtered: Map<string, readonly Candidate[]>
+  filtered: Map<string, readonly Candidate[]> | undefined
 }
 
 const NO_CANDIDATES: readonly Candidate[] = []
@@ -56,8 +58,8 @@ const NO_CANDIDATES: readonly Candidate[] = []
 export class Table {
   readonly self: NodeId
   private readonly hopsMax: number
-  private readonly members = new Map<NodeId, Member>()
-  private readonly links = new LinkGraph()
+  private readonly members: NodeMap<Member>
+  private readonly links: LinkGraph
   private readonly offers = new Map<ServiceName, Offer>()
   /** As last searched. */
   private paths: ShortestPaths | undefined
@@ -69,9 +71,11 @@ export class Table {
   /** Counts whatever may change the order of candidates: paths, and what nodes say of themselves. */
   private version = 0
 
-  constructor(self: NodeId, hopsMax: number = HOPS_MAX) {
+  constructor(self: NodeId, hopsMax: number = HOPS_MAX, numbers = new NodeNumbers()) {
     this.self = self
     this.hopsMax = hopsMax
+    this.members = new NodeMap(numbers)
+    this.links = new LinkGraph(numbers)
   }
 
   /** Takes one entry of an origin's record. Values that cannot be read count as absent. Answers the service whose routes changed. */
@@ -101,7 +105,7 @@ export class Table {
 
   forget(origin: NodeId): void {
     const member = this.members.get(origin)
-    if (member !== undefined) for (const name of [...member.services.keys()]) this.withdraw(member, name)
+    if (member !== undefined) for (const name of member.services.keys()) this.withdraw(member, name)
     this.members.delete(origin)
     this.links.forget(origin)
     this.onLinksChanged()
@@ -123,8 +127,8 @@ export class Table {
     return this.offers.has(service)
   }
 
-  servicesOf(node: NodeId): IterableIterator<ServiceName> {
-    return (this.members.get(node)?.services ?? new Map<ServiceName, Route>()).keys()
+  servicesOf(node: NodeId): readonly ServiceName[] {
+    return this.members.get(node)?.services.keys() ?? []
   }
 
   /** What `node` says of `service`, whether a path leads there or not. */
@@ -194,6 +198,7 @@ export class Table {
       return offer.ready
     }
     const key = filterKey(filter)
+    offer.filtered ??= new BoundedMap(FILTERS_MAX)
     const known = offer.filtered.get(key)
     if (known !== undefined) return known
     const found = this.collect(offer, filter)
@@ -231,8 +236,7 @@ export class Table {
   }
 
   private open(name: ServiceName): Offer {
-    const filtered = new BoundedMap<string, readonly Candidate[]>(FILTERS_MAX)
-    const offer = { name, routes: [], version: -1, ready: undefined, filtered }
+    const offer = { name, routes: [], version: -1, ready: undefined, filtered: undefined }
     this.offers.set(name, offer)
     return offer
   }
@@ -263,7 +267,7 @@ export class Table {
     offer.routes.sort(byPreference)
     offer.version = this.version
     offer.ready = undefined
-    offer.filtered.clear()
+    offer.filtered = undefined
   }
 
   private collect(offer: Offer, filter: RouteFilter | undefined): readonly Candidate[] {
@@ -304,7 +308,7 @@ export class Table {
     const known = this.members.get(node)
     if (known !== undefined) return known
     const costMs = Number.POSITIVE_INFINITY
-    const created = { node, info: undefined, services: new Map(), costMs, pathsVersion: -1 }
+    const created = { node, info: undefined, services: new SmallMap<Route>(), costMs, pathsVersion: -1 }
     this.members.set(node, created)
     return created
   }

@@ -1,4 +1,5 @@
 import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
+import type { NodeNumbers } from '../../router/node-numbers.ts'
 import { Router, type RouterEffect, type RouterEvent, type RouterOptions } from '../../router/router.ts'
 import type { SimSigning } from './signing.ts'
 import type { ProtocolSeed, SimProtocol } from './sim-protocol.ts'
@@ -8,9 +9,12 @@ export class RouterProtocol implements SimProtocol {
   readonly carriesHealth = true
   readonly router: Router
 
-  constructor(deps: ProtocolSeed & { signing: SimSigning }, options: Partial<RouterOptions>) {
-    const { self, incarnation, random, signing } = deps
-    this.router = new Router({ self, incarnation, random, ...signing.of(self) }, options)
+  constructor(
+    deps: ProtocolSeed & { readonly signing: SimSigning; readonly numbers: NodeNumbers },
+    options: Partial<RouterOptions>,
+  ) {
+    const { self, incarnation, random, signing, numbers } = deps
+    this.router = new Router({ self, incarnation, random, numbers, ...signing.of(self) }, options)
   }
 
   get hasNews(): boolean {

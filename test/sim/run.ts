@@ -94,6 +94,12 @@ const START_MS_MAX = 20_000
 const JOIN_MS_MAX = 120_000
 /** Quiet at the end of each minute, in which the checkers must find all well. */
 const QUIET_MS = 10_000
+/**
+ * In a large mesh links are told of up to ten seconds after they came up and chosen anew every ten: it is at rest only after
+ * both, and nobody comes back meanwhile.
+ */
+const LARGE_QUIET_MS = 30_000
+const LARGE_NODES_MIN = 201
 const SECOND_MS = 1000
 const MINUTE_MS = 60_000
 /** A node that went away comes back after 3..30 s. */
@@ -119,6 +125,8 @@ export class Run {
   private nodesLost = 0
   private lastDeathMs = 0
   private isQuiet = true
+  /** Nodes that would have come back while all is quiet. */
+  private readonly afterQuiet: (() => void)[] = []
 
   constructor(deps: { onProgress: (progress: RunProgress) => void }, options: RunOptions) {
     this.options = options
@@ -222,8 +230,11 @@ export class Run {
   private runMinute(minute: number): void {
     const { churnPerMinute, nodeChurnPerMinute, nodes, services, protocol } = this.options
     const fromMs = this.mesh.nowMs
-    const busyMs = MINUTE_MS - QUIET_MS
+    const quietMs = this.isLarge ? LARGE_QUIET_MS : QUIET_MS
+    const busyMs = MINUTE_MS - quietMs
     this.isQuiet = false
+    // Not all in the same moment.
+    for (const comeBack of this.afterQuiet.splice(0)) this.mesh.queue.after(this.faultRandom() * SECOND_MS, comeBack)
     // Times are drawn first: what happens must not depend on how many draws an earlier change took.
     const events = [
       ...this.draw(churnPerMinute * nodes * services).map(share => ({ share, run: () => this.changeService() })),
@@ -232,7 +243,7 @@ export class Run {
     for (const { share, run } of events) this.mesh.queue.at(fromMs + share * busyMs, run)
     while (this.mesh.nowMs < fromMs + busyMs) this.second(`minute ${minute + 1}`, this.share(minute, fromMs))
     this.isQuiet = true
-    if (protocol === 'flatmesh') this.violations.push(...checkAtRest(this.mesh, QUIET_MS, this.convergence))
+    if (protocol === 'flatmesh') this.violations.push(...checkAtRest(this.mesh, quietMs, this.convergence))
     while (this.mesh.nowMs < fromMs + MINUTE_MS) this.second(`minute ${minute + 1}`, this.share(minute, fromMs))
   }
 
@@ -278,9 +289,17 @@ export class Run {
       this.lastDeathMs = this.mesh.nowMs
       this.watchDeath(node)
     } else this.mesh.stop(name)
-    this.mesh.queue.after(AWAY_MS.min + away * AWAY_MS.span, () => {
+    const comeBack = (): void => {
       if (!node.alive && node.life === life + 1) this.mesh.restart(name, { state: state < 0.8 })
+    }
+    this.mesh.queue.after(AWAY_MS.min + away * AWAY_MS.span, () => {
+      if (this.isQuiet && this.isLarge) this.afterQuiet.push(comeBack)
+      else comeBack()
     })
+  }
+
+  private get isLarge(): boolean {
+    return this.options.nodes >= LARGE_NODES_MIN
   }
 
   private watchDeath(dead: SimNode): void {

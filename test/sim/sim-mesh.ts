@@ -1,5 +1,6 @@
 import type { LinkPolicyOptions } from '../../router/link-policy.ts'
 import type { LocalService, NodeId, NodeInfo, ServiceName } from '../../router/model.ts'
+import { NodeNumbers } from '../../router/node-numbers.ts'
 import type { RouterEffect, RouterEvent, RouterOptions } from '../../router/router.ts'
 import { findDisagreement } from './check-agreement.ts'
 import { EventQueue } from './event-queue.ts'
@@ -71,6 +72,7 @@ export class SimMesh {
   private readonly links = new Map<string, Partial<WireConditions>>()
   private readonly options: SimMeshOptions
   private readonly incarnationRandom: () => number
+  private readonly numbers = new NodeNumbers()
 
   constructor(options: SimMeshOptions) {
     this.options = options
@@ -221,7 +223,7 @@ export class SimMesh {
   private makeProtocol(self: NodeId, incarnation: number, life: number): SimProtocol {
     const seed = { self, incarnation, random: randomFor(this.options.seed, `protocol ${self} ${life}`) }
     if (this.options.protocol !== undefined) return this.options.protocol(seed)
-    return new RouterProtocol({ ...seed, signing: this.signing }, this.options.router ?? {})
+    return new RouterProtocol({ ...seed, signing: this.signing, numbers: this.numbers }, this.options.router ?? {})
   }
 
   // Services -----------------------------------------------------------------------------------------------------
