@@ -1,4 +1,4 @@
-import { LinkPolicy, type LinkPolicyOptions, type StandingLink } from '../router/link-policy.ts'
+import { LinkPolicy, type LinkPolicyOptions, type StandingLink, type Surroundings } from '../router/link-policy.ts'
 import type { NodeId } from '../router/model.ts'
 
 export interface LinkChooserDeps {
@@ -7,8 +7,7 @@ export interface LinkChooserDeps {
   known(): Iterable<NodeId>
   /** Others that the table holds now; those that nobody has reached for days are not among them. */
   inTable(): number
-  /** Measured, or along the best path; undefined: no way leads there. */
-  rttMs(node: NodeId): number | undefined
+  near: Surroundings['near']
   links(): readonly StandingLink[]
   /** `wanted` undefined: links to all. `isSparse`: links are few, and others than these of no use. */
   choose(wanted: ReadonlySet<NodeId> | undefined, isSparse: boolean): void
@@ -71,7 +70,7 @@ export class LinkChooser {
   choose(occasion: 'start' | 'period' | 'planned'): void {
     const { deps } = this
     const known = this.known()
-    const seen = { known, count: this.count(known), links: deps.links(), rttMs: (node: NodeId) => deps.rttMs(node) }
+    const seen = { known, count: this.count(known), links: deps.links(), near: deps.near }
     const { wanted, isAll, isSparse, leave, periodMs, againAtMs } = this.policy.choose(seen, deps.nowMs(), occasion)
     this.plan(againAtMs)
     if (occasion !== 'planned' && this.isStarted) {

@@ -119,6 +119,36 @@ describe('the graph of links', () => {
     )
   })
 
+  test('the nearest are those that all paths cost least to, at the same round trips', () => {
+    const stated = fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.nat(50))
+    fc.assert(
+      fc.property(
+        fc.array(stated, { maxLength: 80, size: 'max' }),
+        fc.nat(7),
+        fc.constantFrom(...NODES),
+        (all, count, end) => {
+          const known = new LinkGraph()
+          for (const [from, to, rttMs] of all) if (from !== to) known.set(from, to, { rttMs, lossRatio: 0 })
+          known.setRelays(end, false)
+          for (const self of NODES) {
+            const paths = known.shortestPaths(self, NODES.length)
+            const reached = [...paths.nodes()].filter(node => node !== self)
+            const nearest = known.nearest(self, count)
+            const costs = [...nearest.keys()].map(node => paths.costMs(node))
+            const least = reached.map(node => paths.costMs(node)).sort((a, b) => a - b)
+            expect(costs).toEqual(least.slice(0, count))
+            // Ways of equal cost may differ in it by the cost of a link.
+            for (const [node, rttMs] of nearest) {
+              expect(Math.abs(rttMs - (paths.rttMs(node) ?? 0)) % HOP_COST_MS).toBe(0)
+              expect(rttMs).toBeLessThanOrEqual(paths.costMs(node))
+            }
+          }
+        },
+      ),
+      { numRuns: 200 },
+    )
+  })
+
   test('a peer that invents nodes and takes them back leaves nothing behind', () => {
     const known = new LinkGraph()
     for (let i = 0; i < 10_000; i++) {

@@ -90,6 +90,14 @@ export class LinkGraph {
     return at < 0 ? undefined : linkAt(rows, at * ROW)
   }
 
+  /** The links that `node` states. */
+  statedBy(node: NodeId): (readonly [NodeId, LinkInfo])[] {
+    const number = this.find(node)
+    if (number === undefined) return []
+    const { ends, rows } = this.edgesOf(number)
+    return ends.map((end, at) => [this.ids[end] as NodeId, linkAt(rows, at * ROW)] as const)
+  }
+
   /** How many links `node` states. */
   countOf(node: NodeId): number {
     const number = this.find(node)
@@ -189,6 +197,38 @@ export class LinkGraph {
     return paths
   }
 
+  /**
+   * Round trips to the `count` nodes that are cheapest to reach, over however many links: a look around, which in a large mesh
+   * is a small part of the search for all paths. A node that is known by its tail goes by that.
+   */
+  nearest(self: NodeId, count: number): Map<NodeId, number> {
+    const found = new Map<NodeId, number>()
+    const start = this.find(self)
+    if (start === undefined) return found
+    const done = new Set<number>()
+    const open = new Map<number, Way>([[start, { costMs: 0, rttMs: 0 }]])
+    while (found.size < count) {
+      const next = cheapestOf(open)
+      if (next === undefined) break
+      const [from, way] = next
+      const id = this.ids[from] as NodeId
+      open.delete(from)
+      done.add(from)
+      if (from !== start) found.set(id, way.rttMs)
+      if (from !== start && this.deadEnds.has(id)) continue
+      const { ends, rows } = this.edgesOf(from)
+      for (const [i, to] of ends.entries()) {
+        const row = i * ROW
+        const isOwn = from === start
+        const costMs = way.costMs + (isOwn ? linkCostMs(linkAt(rows, row)) : (rows[row + COST_MS] as number))
+        const knownMs = open.get(to)?.costMs ?? Number.POSITIVE_INFINITY
+        if (done.has(to) || !(costMs < knownMs)) continue
+        open.set(to, { costMs, rttMs: way.rttMs + (rows[row + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number) })
+      }
+    }
+    return found
+  }
+
   private deadEndsAmong(size: number): Uint8Array {
     const isDeadEnd = new Uint8Array(size)
     for (const node of this.deadEnds) {
@@ -272,6 +312,18 @@ export class LinkGraph {
     this.edges[number] = created
     return created
   }
+}
+
+interface Way {
+  readonly costMs: number
+  readonly rttMs: number
+}
+
+/** One by one: there are some dozens. */
+function cheapestOf(open: ReadonlyMap<number, Way>): readonly [number, Way] | undefined {
+  let cheapest: readonly [number, Way] | undefined
+  for (const entry of open) if (cheapest === undefined || entry[1].costMs < cheapest[1].costMs) cheapest = entry
+  return cheapest
 }
 
 /** The best walks of just so many links, by node number; of use only where they were better than all shorter ones. */

@@ -10,7 +10,7 @@ const link = (node: NodeId, over: { dialled?: boolean; isInUse?: boolean } = {})
 
 /** A node `n0` among `n1`, `n2` … whose distance is their number; it has a link to `n1`. */
 function seen(count: number, over: Partial<Surroundings> = {}): Surroundings {
-  return { known: nodes(count), count, links: [link('n1')], rttMs: node => Number(node.slice(1)), ...over }
+  return { known: nodes(count), count, links: [link('n1')], near: () => node => Number(node.slice(1)), ...over }
 }
 
 function policyOf(options: Partial<LinkPolicyOptions> = {}): LinkPolicy {
@@ -48,7 +48,7 @@ describe('to whom a node links', () => {
   test('is no other for three quarters of a minute when one of the nearest goes away, unless most of them do', () => {
     const { awayMs } = LINK_POLICY_DEFAULTS
     const without = (...gone: NodeId[]): Surroundings =>
-      seen(100, { rttMs: node => (gone.includes(node) ? undefined : Number(node.slice(1))) })
+      seen(100, { near: () => node => (gone.includes(node) ? undefined : Number(node.slice(1))) })
     const policy = policyOf()
     const before = policy.choose(seen(100), 0, 'start').wanted
     policy.choose(seen(100), 10_000, 'period')
@@ -142,8 +142,8 @@ describe('what a node gives up', () => {
     expect(again.choose(seen(50, { links }), unwantedMs, 'period').leave).toEqual([])
     const wanted = policyOf()
     wanted.choose(seen(50, { links }), 0, 'period')
-    wanted.choose(seen(50, { links, rttMs: node => (node === unwanted ? 0 : 1) }), 1000, 'period')
-    wanted.choose(seen(50, { links, rttMs: node => (node === unwanted ? 900 : 1) }), 2000, 'period')
+    wanted.choose(seen(50, { links, near: () => node => (node === unwanted ? 0 : 1) }), 1000, 'period')
+    wanted.choose(seen(50, { links, near: () => node => (node === unwanted ? 900 : 1) }), 2000, 'period')
     expect(wanted.choose(seen(50, { links }), unwantedMs, 'period').leave).toEqual([])
     const gone = policyOf()
     gone.choose(seen(50, { links }), 0, 'period')

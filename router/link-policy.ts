@@ -33,6 +33,8 @@ export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   awayMs: 45_000,
 }
 
+/** Nodes that are looked at for each of the nearest: the cheapest to reach are not quite the nearest, and those of before are preferred. */
+const LOOKED_AT_RATIO = 5
 /** What a call counts for after so long: half of it after half a minute. */
 const CALLS_KEPT_SHARE = 0.9
 const CALLS_KEPT_MS = 5000
@@ -63,8 +65,8 @@ export interface Surroundings {
   /** Others that there are: by this it is decided whether everyone links to everyone. */
   readonly count: number
   readonly links: readonly StandingLink[]
-  /** Measured, or along the best path; undefined: no way leads there. */
-  rttMs(node: NodeId): number | undefined
+  /** Round trips to at least so many of the nearest, measured or along the best path; undefined: farther, or no way leads there. */
+  near(count: number): (node: NodeId) => number | undefined
 }
 
 export interface LinkDecision {
@@ -148,9 +150,8 @@ export class LinkPolicy {
     if (occasion === 'period') this.fade(nowMs)
     const isSparse = this.isSparse(seen.count)
     const isGrowing = this.mayGrow(seen.known.length) && nowMs - this.grewAtMs < this.options.growingMs
-    const peers = seen.known.map((node): LinkPeer => {
-      return { node, rttMs: isSparse ? seen.rttMs(node) : 0, calls: this.calls.get(node) ?? 0 }
-    })
+    const rttMs = isSparse ? seen.near(LOOKED_AT_RATIO * this.options.nearest) : () => 0
+    const peers = seen.known.map((node): LinkPeer => ({ node, rttMs: rttMs(node), calls: this.calls.get(node) ?? 0 }))
     if (isSparse) this.keepPlaces(peers, nowMs)
     const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
     this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })

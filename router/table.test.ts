@@ -204,3 +204,24 @@ describe('the table', () => {
     expect(order(one)).toEqual(['b', 'me', 'c', 'd'])
   })
 })
+
+test('near are the cheapest to reach, and whoever there is a link to, at what the link itself measures', () => {
+  const table = new Table('me')
+  const link = (from: string, to: string, rttMs: number): void => {
+    for (const [a, b] of [
+      [from, to],
+      [to, from],
+    ] as const) {
+      if (a === 'me') table.setOwnLink(b, { rttMs, lossRatio: 0 })
+      else table.update(a, { key: `link/${b}`, value: { r: rttMs * 10, l: 0 } }, 0)
+    }
+  }
+  link('me', 'a', 5)
+  link('a', 'b', 5)
+  link('me', 'far', 100)
+  link('a', 'far', 20)
+  link('b', 'c', 5)
+  const near = table.near(3)
+  expect(['a', 'b', 'c', 'far', 'nobody'].map(node => near(node))).toEqual([5, 10, 15, 100, undefined])
+  expect(table.near(2)('c')).toBeUndefined()
+})

@@ -168,6 +168,13 @@ export class Table {
     return false
   }
 
+  /** Round trips to the nodes that are cheapest to reach, and to all that there is a link to; undefined: farther, or no way. */
+  near(count: number): (node: NodeId) => number | undefined {
+    const rttMs = this.links.nearest(this.self, count)
+    for (const [node, link] of this.links.statedBy(this.self)) rttMs.set(node, link.rttMs)
+    return node => rttMs.get(node)
+  }
+
   /** Round trip to `node` along its path, milliseconds; undefined: no way. */
   rttMs(node: NodeId): number | undefined {
     return this.knownPaths().rttMs(node)

@@ -117,6 +117,10 @@ export class MicroProtocol implements SimProtocol {
     return undefined
   }
 
+  near(): () => number | undefined {
+    return () => undefined
+  }
+
   routes(): number {
     return this.table.size
   }

@@ -47,6 +47,10 @@ export class RouterProtocol implements SimProtocol {
     return this.router.table.rttMs(node)
   }
 
+  near(count: number): (node: NodeId) => number | undefined {
+    return this.router.table.near(count)
+  }
+
   routes(): number {
     return this.router.table.routeCount
   }

@@ -194,8 +194,11 @@ export class SimOverlay {
       return peer !== undefined && this.wire(node, peer) !== undefined
     })
     const links = [...ends.values()].map(({ peer, dialled }) => ({ node: peer.id, dialled, isInUse: false }))
-    const rttMs = (id: NodeId): number | undefined => ends.get(id)?.toldRttMs ?? node.protocol.rttMs(id)
-    const seen = { known, count: node.known.size, links, rttMs }
+    const near = (count: number): ((id: NodeId) => number | undefined) => {
+      const rttMs = node.protocol.near(count)
+      return id => ends.get(id)?.toldRttMs ?? rttMs(id)
+    }
+    const seen = { known, count: node.known.size, links, near }
     const { wanted, leave, periodMs, againAtMs } = this.policy(node).choose(seen, this.deps.queue.nowMs, occasion)
     node.wanted = wanted
     this.chooseAt(node, againAtMs)

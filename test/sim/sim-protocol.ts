@@ -1,3 +1,4 @@
+import type { Surroundings } from '../../router/link-policy.ts'
 import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
 import type { RouterEffect, RouterEvent } from '../../router/router.ts'
 
@@ -21,6 +22,8 @@ export interface SimProtocol {
   servicesOf(owner: NodeId): Iterable<ServiceName>
   /** Round trip along the way this node knows; undefined: none. */
   rttMs(node: NodeId): number | undefined
+  /** As `Surroundings`. */
+  near: Surroundings['near']
   /** Routes in the table, this node's own included. */
   routes(): number
   /** Bytes kept of others' records; 0 where there is no such thing. */
