@@ -140,7 +140,11 @@ export class Services {
   async #echo(asked: Asked, answer: http.ServerResponse): Promise<void> {
     const length = asked.headers['content-length']
     if (length !== undefined) answer.setHeader('content-length', length)
-    else answer.setHeader('trailer', 'x-sum')
+    else {
+      answer.setHeader('trailer', 'x-sum')
+      // Node's HTTP/2 ends an answer without a body with its head, and forgets the trailers, unless the head is on its way.
+      answer.flushHeaders()
+    }
     for await (const chunk of asked) await write(answer, chunk)
     if (length === undefined) answer.addTrailers({ 'x-sum': asked.trailers['x-sum'] ?? 'none' })
     answer.end()
