@@ -187,7 +187,8 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
 
   protected writeBody(chunk: Buffer): void {
     const { connection } = this
-    if (connection === undefined || this.hasAnswerEnded) return
+    // Without an instance: it has been let go, and what still comes is of no use.
+    if (connection === undefined || this.instance === undefined) return
     if (this.isReplayable) this.keep(chunk)
     let isWritable = true
     if (connection.isRaw || !this.head.chunked) {
@@ -217,7 +218,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   protected finishRequest(): void {
     const { connection, trailers } = this
     if (connection === undefined) return
-    if (this.hasAnswerEnded) this.finish(false)
+    if (this.instance === undefined) this.finish(false)
     else if (connection.isRaw) connection.out.end()
     else if (this.head.chunked) {
       const fault = trailers === undefined ? undefined : trailersFault(trailers)
@@ -272,6 +273,8 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   }
 
   onInstanceLost(reason: string): void {
+    // A tunnel that it had ended for its part: all it said was passed on.
+    if (this.hasAnswerEnded) return this.dropRest()
     const { connection, instance } = this
     const told = this.told(reason)
     const hasBegun = connection === undefined || connection.hasAnswerBegun
@@ -312,10 +315,16 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   private finishIfBothEnded(): void {
     if (!this.hasAnswerEnded || this.isDone) return
     const isRaw = this.connection?.isRaw === true
-    if (this.hasRequestEnded) this.finish(!isRaw)
+    if (this.hasRequestEnded) this.finish(true)
     // The answer came before the whole request was sent: the rest is of no use to anyone. The ingress will say so; a
     // reset from here could overtake the end of the answer.
-    else if (!isRaw) this.release(false)
+    else if (!isRaw) this.dropRest()
+  }
+
+  /** The rest of the request is taken and thrown away: its end may wait behind it. */
+  private dropRest(): void {
+    this.release(false)
+    this.call.resume()
   }
 
   private finish(reusable: boolean): void {

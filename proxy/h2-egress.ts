@@ -30,6 +30,8 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
   private answerLeft = -1
   private readonly hasBody: boolean
   private interimHeads = 0
+  /** The instance takes no more for now. */
+  private isHeld = false
   private hasAnswered = false
   private hasAnswerEnded = false
   /** Instances that did not answer it, and what was said of the last one. */
@@ -50,6 +52,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
 
   onConnection(instance: InstanceState, owner: H2InstanceConnection): void {
     this.settle(instance)
+    this.isHeld = false
     this.owner = owner
     this.stream = owner.openStream(new AnswerSide(this), h2RequestFields(this.head, this.grpcTimeout()), !this.hasBody)
     this.sendEarly()
@@ -98,7 +101,10 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
       if (this.sentBytes > SENT_BYTES_MAX) this.sent = undefined
       else this.sent.push(chunk)
     }
-    if (!owner.connection.outbox.write(stream, chunk)) this.call.pause()
+    if (owner.connection.outbox.write(stream, chunk)) return
+    this.isHeld = true
+    if (this.hasAnswerEnded) this.dropRest()
+    else this.call.pause()
   }
 
   protected finishRequest(): void {
@@ -163,9 +169,19 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
     this.call.end()
     // If the answer came before the whole request, the ingress will say so; a reset from here could overtake its end.
     if (this.hasRequestEnded) this.finish(H2_ERROR.CANCEL)
+    else if (this.isHeld) this.dropRest()
+  }
+
+  /** The answer is over, and the instance does not take the rest of the request, whose end waits behind it: nobody waits for that. */
+  private dropRest(): void {
+    const { stream, owner } = this
+    this.stream = undefined
+    if (stream !== undefined) owner?.connection.reset(stream, H2_ERROR.CANCEL)
+    this.call.resume()
   }
 
   requestDrain(): void {
+    this.isHeld = false
     this.call.resume()
   }
 
@@ -173,7 +189,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
     if (this.isDone) return
     this.stream = undefined
     // The answer is whole, and the instance does not want the rest of the request.
-    if (this.hasAnswerEnded) return
+    if (this.hasAnswerEnded) return this.dropRest()
     const unexecuted = reset.unexecuted && this.lost?.unexecuted !== false
     const lost = { code: codeOf(reset), reason: this.told(reset.reason), unexecuted }
     const isReplayable = this.sent !== undefined && TRIED_AGAIN.has(lost.code)

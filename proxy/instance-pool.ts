@@ -257,10 +257,11 @@ export class InstancePool implements Connections<InstanceConnection> {
     })
   }
 
-  /** Hands a connection back after a whole answer; it is closed unless it can be used again. */
+  /** Hands a connection back after a whole answer; it is closed unless it can be used again, a tunnel when all has left. */
   give(connection: InstanceConnection): void {
     const { host, socket, reader } = connection
     connection.handler = undefined
+    if (connection.isRaw) return void socket.destroySoon()
     // Its last user may have paused it: a full client's answer was over before it could go on.
     socket.resume()
     const isGood = connection.isBusy && reader.idle && socket.writable
