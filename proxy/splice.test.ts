@@ -25,11 +25,15 @@ async function createSplice() {
       heardBytes += chunk.length
     },
   }
-  const owner = { onHead() {}, onReset: () => false, onGone() {} }
+  let isGone = false
+  const onGone = (): void => {
+    isGone = true
+  }
+  const owner = { onHead() {}, onReset: () => false, onGone }
   const splice = new Splice(socket, owner, { code: 'cancelled', node: '', who: '' }, false)
   splice.start()
   splice.attach(mine)
-  return { splice, peer, theirs, heard: () => heardBytes }
+  return { splice, peer, theirs, heard: () => heardBytes, isGone: () => isGone }
 }
 
 test('is silent when nothing has moved in either direction for the time given, and not before', async () => {
@@ -67,6 +71,23 @@ test('lets what the socket said last leave before it resets the call', async () 
   peer.resetAndDestroy()
   await waitUntil('both were told', () => log.length === 2)
   expect(log).toEqual(['left 65536', 'cancelled'])
+})
+
+test('is over when a reset follows the end of the call in the same turn, and so is the connection', async () => {
+  const { peer, theirs, isGone } = await createSplice()
+  let error = ''
+  peer.on('error', ({ message }) => {
+    error = message
+  })
+  peer.resume()
+  theirs.end()
+  queueMicrotask(() => theirs.reset({ code: 'cancelled', reason: 'left', node: '', unexecuted: false }))
+  await waitUntil('the socket is closed', isGone)
+  await waitUntil('its other end hears of it', () => {
+    peer.write('still there?')
+    return error !== ''
+  })
+  expect(error).toMatch(/ECONNRESET|EPIPE/)
 })
 
 test('is never silent when the time is 0', async () => {

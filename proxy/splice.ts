@@ -243,5 +243,14 @@ export class Splice implements CallHandler {
 /** Ends a connection so that the other end does not take it for a regular end, where that can be told. */
 export function resetSocket(socket: Socket): void {
   if (socket instanceof TLSSocket) socket.destroy()
+  else if (isEnding(socket)) socket.once('finish', () => socket.resetAndDestroy())
   else socket.resetAndDestroy()
+}
+
+/**
+ * It was ended, and the kernel is told so when this turn of the event loop is over. A reset until then would fail (libuv's
+ * EINVAL), and Node would forget the socket without closing it: no 'close' ever comes, and the process cannot end.
+ */
+function isEnding(socket: Socket): boolean {
+  return socket.writableEnded && socket.writableLength === 0 && !socket.writableFinished && !socket.destroyed
 }
