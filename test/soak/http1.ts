@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
+import { resetSocket } from '../../proxy/splice.ts'
 import { type Activity, same, type Turn } from './activity.ts'
 import { Pattern, WrongAnswer } from './pattern.ts'
 import { write } from './services.ts'
@@ -47,7 +48,7 @@ function letGoOf(turn: Turn, asked: http.ClientRequest): void {
   const giveUp = (): void => {
     // It is over, and its connection may be another call's by now.
     if (asked.destroyed) return
-    if (turn.isRude) asked.socket?.resetAndDestroy()
+    if (turn.isRude && asked.socket !== null) resetSocket(asked.socket)
     asked.destroy()
   }
   asked.on('error', () => {})
@@ -182,7 +183,7 @@ function dial(turn: Turn, port: number): net.Socket {
 
 function letGoOfSocket(turn: Turn, socket: net.Socket): void {
   socket.on('error', () => {})
-  const giveUp = (): void => void (turn.isRude ? socket.resetAndDestroy() : socket.destroy())
+  const giveUp = (): void => (turn.isRude ? resetSocket(socket) : void socket.destroy())
   if (turn.signal.aborted) giveUp()
   else turn.signal.addEventListener('abort', giveUp)
 }

@@ -70,7 +70,8 @@ if (activities.length === 0) throw new Error(`--only: expected some of ${ALL.map
 const problems: string[] = []
 process.on('unhandledRejection', error => void problems.push(`the soak itself: ${String(error)}`))
 const services = { b: new Services(), c: new Services() }
-const again = `npm run soak -- --seconds ${runMs / 1000} --rate ${callsPerSecond} --seed ${seed}`
+const only = values.only === undefined ? '' : ` --only ${values.only}`
+const again = `npm run soak -- --seconds ${runMs / 1000} --rate ${callsPerSecond} --seed ${seed}${only}`
 console.log(`soak: ${again}`)
 if (!HAS_LISTENERS) console.log('soak: this version has no listeners for plain TCP: left out')
 
