@@ -70,6 +70,19 @@ describe('gRPC through the mesh', () => {
     expect(seen.trailers.get('x-seen')).toEqual(['mine'])
   })
 
+  test('gives back all metadata of the call in trailers, but for fields that have no place there', async () => {
+    const client = await withEcho({ Unary: (call, answer) => answer(null, call.request, call.metadata) })
+    const metadata = new grpc.Metadata()
+    for (const name of ['x-own', 'cookie', 'forwarded', 'x-flatmesh-error']) metadata.set(name, 'mine')
+    const { answer, trailers } = await client.unary(Buffer.from('hello'), {}, metadata)
+    expect(answer.toString()).toBe('hello')
+    expect(trailers.getMap()).toMatchObject({ 'x-own': 'mine' })
+    const found = Object.keys(trailers.getMap()).filter(name =>
+      /^(?:x-forwarded-.*|x-flatmesh-.*|cookie|forwarded)$/.test(name),
+    )
+    expect(found).toEqual([])
+  })
+
   test('goes where its metadata asks for, which the instance does not see, or says that this is nowhere', async () => {
     const seen: string[] = []
     const handlers: EchoHandlers = {

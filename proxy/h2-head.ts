@@ -195,7 +195,12 @@ export function readH2Response(
   }
 }
 
-/** Trailers as HTTP/1 lines, each with its line end; or a fault with `code`. */
+/**
+ * Trailers as HTTP/1 lines, each with its line end; or a fault with `code`.
+ *
+ * Fields that have no place in trailers are a fault in those of a request. Those of an answer are passed on without them,
+ * as RFC 9110 section 6.5.1 allows: a service of gRPC that gives its caller's metadata back does no harm.
+ */
 export function readH2Trailers(fields: readonly HpackField[], code: Http1FaultCode): Buffer | Http1Fault {
   if (fields === TOO_LARGE || fields.length > HTTP1_LIMITS.fieldsMax) {
     return new Http1Fault(code, 'the trailers are too many')
@@ -204,10 +209,10 @@ export function readH2Trailers(fields: readonly HpackField[], code: Http1FaultCo
   for (const field of fields) {
     const kind = field.kind === 0 ? judge(field) : field.kind
     if (kind === BAD) return new Http1Fault(code, `in the trailers: ${badReason(field)}`)
-    if (kind !== PLAIN || !mayTrail(field.name)) {
+    if (kind === PLAIN && mayTrail(field.name)) text += `${field.name}: ${field.value}\r\n`
+    else if (code !== 'bad-answer' || field.name.startsWith(':')) {
       return new Http1Fault(code, `${shown(field.name)} is not allowed in trailers`)
     }
-    text += `${field.name}: ${field.value}\r\n`
   }
   if (text.length + 2 > HTTP1_LIMITS.trailerBytesMax) {
     return new Http1Fault(code, `the trailers are longer than ${HTTP1_LIMITS.trailerBytesMax} bytes`)
