@@ -8,7 +8,7 @@ import { isGrpc } from './h2-forward.ts'
 import type { H2InstanceConnection } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import { chooseAnswerFraming, encodeChunk, forwardResponseHead, lastChunk } from './http1-forward.ts'
-import { decodeRequestHead, decodeTrailers, type RequestHead, type ResponseHead } from './http1-head.ts'
+import { decodeRequestHead, forwardedTrailersFault, type RequestHead, type ResponseHead } from './http1-head.ts'
 import { FORWARDED_HTTP1_LIMITS } from './http1-limits.ts'
 import type { InstanceConnection, InstanceHandler, InstancePool } from './instance-pool.ts'
 import type { InstanceState, Instances } from './instances.ts'
@@ -127,7 +127,6 @@ export class Egress {
   }
 }
 
-const CRLF = Buffer.from('\r\n')
 const SILENT: CallHandler = { onHead() {}, onData() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} }
 
 /** One call at its egress: from the call's frames to an instance's connection, and back. */
@@ -221,7 +220,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
     if (this.instance === undefined) this.finish(false)
     else if (connection.isRaw) connection.out.end()
     else if (this.head.chunked) {
-      const fault = trailers === undefined ? undefined : trailersFault(trailers)
+      const fault = trailers === undefined ? undefined : forwardedTrailersFault(trailers, 'bad-request')
       if (fault !== undefined) this.fail('bad-request', fault, false)
       else connection.out.write(lastChunk(trailers))
     } else if (this.bodyLeft > 0) this.fail('bad-request', 'less body came than Content-Length says', false)
@@ -343,9 +342,4 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
     if (reusable) this.deps.pool.give(connection)
     else this.deps.pool.drop(connection)
   }
-}
-
-function trailersFault(trailers: Buffer): string | undefined {
-  const decoded = decodeTrailers(Buffer.concat([trailers, CRLF]), 'bad-request', FORWARDED_HTTP1_LIMITS)
-  return 'reason' in decoded ? `the trailers from the mesh cannot be read: ${decoded.reason}` : undefined
 }

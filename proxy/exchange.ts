@@ -287,12 +287,9 @@ export class Exchange {
   }
 
   answerHead(bytes: Buffer): void {
+    if (this.isAnswered) return this.badAnswer('it has another head')
     const head = decodeResponseHead(bytes, FORWARDED_HTTP1_LIMITS)
-    if ('code' in head) {
-      this.resetCall('bad-answer', head.reason)
-      this.callFailed(this.reset('bad-answer', `the answer's head cannot be read: ${head.reason}`))
-      return
-    }
+    if ('code' in head) return this.badAnswer(`its head cannot be read: ${head.reason}`)
     if (head.status >= 200 || head.status === 101) {
       this.isAnswered = true
       this.answeredAtMs = this.deps.nowMs()
@@ -306,15 +303,18 @@ export class Exchange {
   }
 
   answerData(chunk: Buffer): void {
+    if (!this.isAnswered) return this.badAnswer('it has a body and no head')
     this.bytesOut += chunk.length
     this.client.onAnswerData(chunk)
   }
 
   answerTrailers(trailers: Buffer): void {
+    if (!this.isAnswered) return this.badAnswer('it has trailers and no head')
     this.client.onAnswerTrailers(trailers)
   }
 
   answerEnd(): void {
+    if (!this.isAnswered) return this.badAnswer('it has no head')
     this.hasAnswerEnded = true
     this.client.onAnswerEnd()
     if (this.status !== 101 || this.hasTunnelEnded) this.report('ok', '')
@@ -323,6 +323,12 @@ export class Exchange {
   requestDrain(): void {
     this.isHeld = false
     this.client.onRequestDrain()
+  }
+
+  /** The other node did not say what an answer is: one that is honest does not pass on anything else. */
+  badAnswer(reason: string): void {
+    this.resetCall('bad-answer', reason)
+    this.callFailed(this.reset('bad-answer', `the answer from ${this.target?.name}: ${reason}`))
   }
 
   callFailed(reset: CallReset): void {

@@ -12,7 +12,7 @@ import {
   tooLarge,
   VALUE,
 } from './http1-fields.ts'
-import { HTTP1_LIMITS, type Http1Limits } from './http1-limits.ts'
+import { FORWARDED_HTTP1_LIMITS, HTTP1_LIMITS, type Http1Limits } from './http1-limits.ts'
 import { FieldMeaning, mayTrail, readLineMeaning } from './http1-semantics.ts'
 import { decodeAuthority, isHost, isSameAuthority, splitAbsolute } from './http1-target.ts'
 
@@ -193,6 +193,14 @@ export function decodeTrailers(
     if (!mayTrail(name.toLowerCase())) return new Http1Fault(code, `${shown(name)} is not allowed in trailers`)
   }
   return fields
+}
+
+const CRLF = Buffer.from('\r\n')
+
+/** What is wrong with trailer lines that came from another node; undefined: nothing. */
+export function forwardedTrailersFault(lines: Buffer, code: Http1FaultCode): string | undefined {
+  const decoded = decodeTrailers(Buffer.concat([lines, CRLF]), code, FORWARDED_HTTP1_LIMITS)
+  return 'reason' in decoded ? `the trailers from the mesh cannot be read: ${decoded.reason}` : undefined
 }
 
 /**

@@ -17,7 +17,7 @@ import {
   forwardRequestHead,
   lastChunk,
 } from './http1-forward.ts'
-import type { RequestHead, ResponseHead } from './http1-head.ts'
+import { forwardedTrailersFault, type RequestHead, type ResponseHead } from './http1-head.ts'
 import { type MessageHandler, RequestReader } from './http1-reader.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
 import { ForwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
@@ -41,6 +41,8 @@ class Present implements ExchangeRequest {
   readonly clientTimeoutMs: number
   readonly exchange: Exchange
   framing: AnswerFraming | undefined
+  /** Of the answer's body that was announced, what has not come yet; -1: not announced. */
+  answerLeft = -1
   answerTrailers: Buffer | undefined
   switched = false
   private readonly forwarded: Buffer
@@ -307,24 +309,37 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     present.framing = chooseAnswerFraming(head, method, version, keep)
     this.out.writeText(answerHeadText(head, version, present.framing, this.answerChanges))
     if (head.status === 101) this.switchProtocols(present)
+    else if (present.framing.body === 'none') present.answerLeft = 0
+    else if (present.framing.body === 'length') present.answerLeft = head.contentLength
   }
 
+  /** What is not of the answer as its head has it would be read as the answer to the next request, which may be of another service. */
   onAnswerData(chunk: Buffer): void {
     const { present } = this
+    if (present === undefined) return
+    if (present.answerLeft >= 0) {
+      present.answerLeft -= chunk.length
+      if (present.answerLeft < 0) return present.exchange.badAnswer('it has more body than its head says')
+    }
     let isWritable = true
-    if (present?.framing?.body === 'chunked') {
+    if (present.framing?.body === 'chunked') {
       for (const part of encodeChunk(chunk)) isWritable = this.out.write(part)
     } else isWritable = this.out.write(chunk)
-    if (!isWritable) present?.exchange.pauseAnswer()
+    if (!isWritable) present.exchange.pauseAnswer()
   }
 
   onAnswerTrailers(trailers: Buffer): void {
-    if (this.present?.framing?.body === 'chunked') this.present.answerTrailers = Buffer.from(trailers)
+    const { present } = this
+    if (present?.framing?.body !== 'chunked') return
+    const fault = forwardedTrailersFault(trailers, 'bad-answer')
+    if (fault === undefined) present.answerTrailers = Buffer.from(trailers)
+    else present.exchange.badAnswer(fault)
   }
 
   onAnswerEnd(): void {
     const { present } = this
     if (present === undefined) return
+    if (present.answerLeft > 0) return present.exchange.badAnswer('it has less body than its head says')
     if (present.switched) this.out.end()
     else if (present.framing?.body === 'chunked') this.out.write(lastChunk(present.answerTrailers))
     this.finishIfOver(present)
