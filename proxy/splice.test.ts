@@ -1,7 +1,7 @@
 import net from 'node:net'
 import { afterEach, expect, test } from 'vitest'
 import { createLocalCall } from './local-call.ts'
-import { Splice } from './splice.ts'
+import { resetSocket, Splice } from './splice.ts'
 import { TestPlaces, waitUntil } from './test-places.ts'
 
 const mesh = new TestPlaces()
@@ -88,6 +88,19 @@ test('is over when a reset follows the end of the call in the same turn, and so 
     return error !== ''
   })
   expect(error).toMatch(/ECONNRESET|EPIPE/)
+})
+
+test('a connection that is reset while it is being made, after all was said on it, is closed', async () => {
+  const [host = '', port] = (await mesh.listen(net.createServer())).split(':')
+  const socket = net.connect({ host, port: Number(port) })
+  let isClosed = false
+  socket.on('error', () => {})
+  socket.on('close', () => {
+    isClosed = true
+  })
+  socket.end('all')
+  resetSocket(socket)
+  await waitUntil('it is closed', () => isClosed)
 })
 
 test('is never silent when the time is 0', async () => {

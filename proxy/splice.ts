@@ -242,7 +242,7 @@ export class Splice implements CallHandler {
 
 /** Ends a connection so that the other end does not take it for a regular end, where that can be told. */
 export function resetSocket(socket: Socket): void {
-  if (socket instanceof TLSSocket) socket.destroy()
+  if (socket instanceof TLSSocket || socket.connecting) socket.destroy()
   else if (isEnding(socket)) socket.once('finish', () => socket.resetAndDestroy())
   else socket.resetAndDestroy()
 }
