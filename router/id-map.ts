@@ -9,6 +9,9 @@ const SPREAD = 0x9e3779b1
  * A `Map` that is added to and deleted from copies itself every few dozen times, and V8's collector, once it has taken one
  * of the old copies for long-lived, keeps all that follow it with all that was in them until it marks the whole heap:
  * more than a quarter of all that calls leave behind outlived its young collection, at 20 ms of pause for each (November 2026).
+ *
+ * Calls come and go in bursts, so it is not made smaller at once: one that grew and shrank with each burst would copy
+ * itself all the time. As many deletions as it has slots must find it nearly empty, and none a quarter full between them.
  */
 export class IdMap<V> {
   /** 0: free. */
@@ -16,6 +19,8 @@ export class IdMap<V> {
   private values: (V | undefined)[] = filled(SLOTS_MIN, undefined)
   private bits = Math.log2(SLOTS_MIN)
   private count = 0
+  /** Deletions that found it nearly empty since it was a quarter full. */
+  private sparse = 0
 
   get size(): number {
     return this.count
@@ -39,6 +44,7 @@ export class IdMap<V> {
       }
       this.ids[at] = id
       this.count++
+      if (4 * this.count >= this.ids.length) this.sparse = 0
     }
     this.values[at] = value
   }
@@ -60,7 +66,7 @@ export class IdMap<V> {
     ids[hole] = 0
     values[hole] = undefined
     this.count--
-    if (ids.length > SLOTS_MIN && 16 * this.count < ids.length) this.resize(this.bits - 2)
+    if (ids.length > SLOTS_MIN && 16 * this.count < ids.length && ++this.sparse > ids.length) this.resize(this.bits - 2)
     return true
   }
 
@@ -76,6 +82,7 @@ export class IdMap<V> {
     this.values = filled(SLOTS_MIN, undefined)
     this.bits = Math.log2(SLOTS_MIN)
     this.count = 0
+    this.sparse = 0
   }
 
   /** Where `id` stands, or the free slot where it would. */
@@ -93,6 +100,7 @@ export class IdMap<V> {
 
   private resize(bits: number): void {
     const { ids, values } = this
+    this.sparse = 0
     this.bits = Math.max(bits, Math.log2(SLOTS_MIN))
     this.ids = filled(2 ** this.bits, 0)
     this.values = filled(2 ** this.bits, undefined)
