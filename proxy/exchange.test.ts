@@ -140,6 +140,19 @@ describe('another place', () => {
     expect(told).toEqual(['a got body', 'a got the end', 'b got body', 'b got the end'])
   })
 
+  test('gets the body as it was, though its bytes are used again', async () => {
+    const exchange = start({ method: 'POST' })
+    const chunk = Buffer.from('body')
+    exchange.write(chunk, true)
+    chunk.fill('x')
+    exchange.endRequest()
+    await turn()
+    refuse(true)
+    await turn()
+    await turn()
+    expect(told).toEqual(['a got body', 'a got the end', 'b got body', 'b got the end'])
+  })
+
   test('gets nothing once the body was too large to be kept, or may have been acted on', async () => {
     const large = start({ method: 'POST' })
     large.write(Buffer.from('more than ten bytes'))

@@ -152,8 +152,8 @@ export class Exchange {
 
   // The request ------------------------------------------------------------------------------------------------------
 
-  /** Body bytes, which must not be changed afterwards. False: stop until `onRequestDrain`. */
-  write(chunk: Buffer): boolean {
+  /** Body bytes, which must not be changed afterwards unless they are `isShared`. False: stop until `onRequestDrain`. */
+  write(chunk: Buffer, isShared = false): boolean {
     this.waitingSinceMs = this.deps.nowMs()
     this.bytesIn += chunk.length
     if (this.isReplayable) {
@@ -164,7 +164,7 @@ export class Exchange {
         this.replay.push(Buffer.from(chunk))
       }
     }
-    this.isHeld = this.call?.write(chunk) === false
+    this.isHeld = this.call?.write(chunk, isShared) === false
     return !this.isHeld
   }
 
@@ -184,10 +184,10 @@ export class Exchange {
     if (!this.request.isUpgrade) this.call?.end()
   }
 
-  /** Bytes of what the request has become, a tunnel: they are not kept. */
+  /** Bytes of what the request has become, a tunnel: they are not kept, and `chunk` may be used again. */
   writeRaw(chunk: Buffer): boolean {
     this.bytesIn += chunk.length
-    return this.call?.write(chunk) !== false
+    return this.call?.write(chunk, true) !== false
   }
 
   endRaw(): void {

@@ -24,6 +24,7 @@ import { ForwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, typ
 import { looksLikeTls } from './ingress-tls.ts'
 import { meshAnswer, meshStatus } from './mesh-answer.ts'
 import { viaLine } from './mesh-fields.ts'
+import { readShared } from './shared-read.ts'
 import { TurnWriter } from './turn-writer.ts'
 
 /** How long a client may still send after it got its whole answer, before it is cut off; gives it time to read the answer. */
@@ -99,13 +100,14 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   private readonly onTunnel: (wishes: Wishes, first: Buffer) => void
   private readonly reader: RequestReader
   private readonly out: TurnWriter
-  private readonly listeners: readonly (readonly [event: string, listener: (chunk: Buffer) => void])[] = [
-    ['data', chunk => this.onBytes(chunk)],
+  private readonly listeners: readonly (readonly [event: string, listener: () => void])[] = [
     ['drain', () => this.present?.exchange.resumeAnswer()],
     ['end', () => this.onClientEnd()],
     ['error', () => {}],
     ['close', () => this.onClientGone()],
   ]
+  /** Gives the socket's bytes to who comes after this connection. */
+  private stopReading: () => void = () => {}
   private readonly address: string | undefined
   private readonly forwarded: ForwardedLines
   /** What all requests of this connection have in common. */
@@ -157,6 +159,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
 
   start(): void {
     for (const [event, listener] of this.listeners) this.socket.on(event, listener)
+    this.stopReading = readShared(this.socket, chunk => this.onBytes(chunk))
   }
 
   get inFlight(): number {
@@ -208,6 +211,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     }
   }
 
+  /** `chunk` is used again afterwards. */
   private onBytes(chunk: Buffer): void {
     if (this.isClosing) return
     if (this.isFresh) {
@@ -215,12 +219,12 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
       this.first = undefined
       const isH2 = looksLikeH2(first)
       const isTls = this.mayBeTls && looksLikeTls(first)
-      if (isH2 === 'maybe') this.first = first
+      if (isH2 === 'maybe') this.first = Buffer.from(first)
       else {
         this.isFresh = false
         if (isH2 || isTls) {
           this.letGo()
-          this.onOther(isH2 ? 'h2' : 'tls', first)
+          this.onOther(isH2 ? 'h2' : 'tls', Buffer.from(first))
         } else this.read(first)
       }
     } else this.read(chunk)
@@ -242,6 +246,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   private letGo(): void {
     this.isGone = true
     this.reader.destroy()
+    this.stopReading()
     for (const [event, listener] of this.listeners) this.socket.removeListener(event, listener)
     this.onGone()
   }
@@ -266,7 +271,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   }
 
   onData(chunk: Buffer): void {
-    if (this.present?.exchange.write(chunk) === false) this.socket.pause()
+    if (this.present?.exchange.write(chunk, true) === false) this.socket.pause()
   }
 
   onTrailers(trailers: Buffer): void {
@@ -276,7 +281,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
   onEnd(): void {
     const { present, tunnel } = this
     if (tunnel !== undefined) {
-      const first = this.reader.takeRest()
+      const first = Buffer.from(this.reader.takeRest())
       this.out.flush()
       this.letGo()
       this.onTunnel(tunnel, first)

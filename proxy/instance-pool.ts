@@ -6,6 +6,7 @@ import { H2Pool } from './h2-pool.ts'
 import type { Http1Fault } from './http1-fault.ts'
 import type { ResponseHead } from './http1-head.ts'
 import { ResponseReader } from './http1-reader.ts'
+import { READ } from './shared-read.ts'
 import { TurnWriter } from './turn-writer.ts'
 
 /** Idle connections kept per instance. 256: as many calls at once as one usually takes; they are not kept for long anyway. Guess. */
@@ -31,12 +32,6 @@ export interface InstancePoolOptions {
 
 /** 1,024: Envoy's max_connections. */
 export const INSTANCE_POOL_DEFAULTS: InstancePoolOptions = { connectionsMax: 1024 }
-
-/**
- * What instances send is read into this one buffer, and handed on or copied before the next read: a new one for each
- * read (Node's own way) makes V8 collect the whole heap every few dozen megabytes.
- */
-const READ = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** What the user of a connection to an instance is told while it has it. */
 export interface InstanceHandler {

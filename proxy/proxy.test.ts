@@ -167,6 +167,20 @@ describe('a call through ingress and egress', () => {
     expect(text.match(/\[\/\d\]/g)).toEqual(['[/1]', '[/2]', '[/3]'])
   })
 
+  test('keeps what one client has said so far apart from what others say meanwhile', async () => {
+    const address = await serve((request, response) => response.end(request.url))
+    const bench = await new Bench().place('b', { orders: [address] }).start()
+    const slow = net.connect(bench.port, '127.0.0.1')
+    const text = 'PUT /slow HTTP/1.1\r\nHost: orders.mesh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+    for (const piece of [text.slice(0, 1), text.slice(1, 7), text.slice(7, 30), text.slice(30)]) {
+      slow.write(piece)
+      expect((await bench.call('/other')).body).toBe('/other')
+    }
+    const chunks: Buffer[] = []
+    for await (const chunk of slow) chunks.push(chunk as Buffer)
+    expect(Buffer.concat(chunks).toString()).toContain('/slow')
+  })
+
   test('reads on when part of the next request came before the answer to the last one was known to be over', async () => {
     const address = await serve((request, response) => void request.pipe(response))
     const bench = await new Bench().place('b', { orders: [address] }).start()
