@@ -33,7 +33,7 @@ const AT_EXTENSION_AFTER_QUOTED = 11
 /**
  * Takes chunked coding off a body, piece by piece.
  *
- * Each `step` goes on from `chunk[at]` to the next thing worth telling and answers the offset it came to:
+ * Each `step` goes on from `chunk[at]`, below `to`, to the next thing worth telling and answers the offset it came to:
  * - `event` `data`: `chunk[dataFrom, dataTo)` is body;
  * - `event` `end`: the message is over, `trailers` holds its trailer lines (empty for none, without the closing empty line);
  * - `event` `fault`: `fault` says why; it must not be used any more;
@@ -63,12 +63,11 @@ export class ChunkedDecoder {
     this.#limits = limits
   }
 
-  step(chunk: Buffer, from: number): number {
-    const to = chunk.length
+  step(chunk: Buffer, from: number, to: number): number {
     let at = from
     while (at < to) {
       if (this.#state === AT_DATA) return this.#data(at, to)
-      if (this.#state === AT_TRAILERS) return this.#trailerBytes(chunk, at)
+      if (this.#state === AT_TRAILERS) return this.#trailerBytes(chunk, at, to)
       const byte = chunk[at++] ?? 0
       switch (this.#state) {
         case AT_SIZE: {
@@ -123,21 +122,21 @@ export class ChunkedDecoder {
     return end
   }
 
-  #trailerBytes(chunk: Buffer, from: number): number {
+  #trailerBytes(chunk: Buffer, from: number, to: number): number {
     if (this.#gatherer === undefined) {
-      if (from + 1 < chunk.length && chunk[from] === CR && chunk[from + 1] === LF) {
+      if (from + 1 < to && chunk[from] === CR && chunk[from + 1] === LF) {
         this.event = 'end'
         return from + 2
       }
       this.#gatherer = new BlockGatherer(true)
     }
     const bytesMax = this.#limits.trailerBytesMax
-    const end = this.#gatherer.take(chunk, from, chunk.length, bytesMax, bytesMax)
+    const end = this.#gatherer.take(chunk, from, to, bytesMax, bytesMax)
     if (end === 'too-large') return this.#refuse(from, `the trailers are longer than ${bytesMax} bytes`)
     if (end === 'bad-byte') return this.#refuse(from, 'the trailers hold a control character or a bare line end')
     if (end === -1) {
       this.event = 'more'
-      return chunk.length
+      return to
     }
     const bytes = this.#gatherer.bytes()
     if (bytes.length > 2) {

@@ -149,7 +149,7 @@ export function readRequests(
     else if (head.keepAlive) reader.next()
     else reader.destroy()
   }
-  pushInPieces(bytes, below, chunk => reader.push(chunk))
+  pushInPieces(bytes, below, (chunk, end) => reader.push(chunk, end))
   return log
 }
 
@@ -165,21 +165,18 @@ export function readResponse(
   })
   const reader = new ResponseReader(log)
   reader.expect(method)
-  pushInPieces(bytes, below, chunk => reader.push(chunk))
+  pushInPieces(bytes, below, (chunk, end) => reader.push(chunk, end))
   reader.finish()
   return log
 }
 
-/** Random pieces, sometimes all at once: `below(8) === 0` cuts finely. */
-function pushInPieces(bytes: Buffer, below: (n: number) => number, push: (chunk: Buffer) => void): void {
+/** Random pieces, sometimes all at once: `below(8) === 0` cuts finely. They lie in one buffer, before what was there earlier. */
+function pushInPieces(bytes: Buffer, below: (n: number) => number, push: (chunk: Buffer, end: number) => void): void {
   const style = below(4)
-  if (style < 2) {
-    push(bytes)
-    return
-  }
+  const used = Buffer.alloc(bytes.length + 16, 'GET / HTTP/1.1\r\n\r\n')
   for (let at = 0; at < bytes.length; ) {
-    const to = Math.min(bytes.length, at + 1 + below(style === 2 ? 4 : 200))
-    push(bytes.subarray(at, to))
+    const to = style < 2 ? bytes.length : Math.min(bytes.length, at + 1 + below(style === 2 ? 4 : 200))
+    push(used, bytes.copy(used, 0, at, to))
     at = to
   }
 }

@@ -42,9 +42,10 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
   #gatherer: BlockGatherer | undefined
   #chunked: ChunkedDecoder | undefined
   #bodyLeft = 0
-  /** What is being read now, and how far. */
+  /** What is being read now, how far it was read, and where its bytes end. */
   #chunk: Buffer | undefined
   #at = 0
+  #end = 0
   /** `#chunk` is a copy of ours, so it can be kept as it is. */
   #owned = false
 
@@ -65,14 +66,17 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
 
   /** Bytes that were pushed and not yet read. While it is not 0 the owner should not read its socket. */
   get buffered(): number {
-    return this.#held.length + (this.#chunk === undefined ? 0 : this.#chunk.length - this.#at)
+    return this.#held.length + (this.#chunk === undefined ? 0 : this.#end - this.#at)
   }
 
-  /** Reads the next bytes. `chunk` may be used again afterwards if `onData` keeps nothing of it: what is kept here is copied. */
-  push(chunk: Buffer): void {
+  /**
+   * Reads the next bytes, those of `chunk` before `end`. It may be used again afterwards if `onData` keeps nothing of it: what
+   * is kept here is copied. That whole buffers come with an end, and not views of them, spares making a view for each read.
+   */
+  push(chunk: Buffer, end = chunk.length): void {
     if (this.state >= POISONED || this.eof) return
-    if (this.#chunk !== undefined || this.state === WAIT) this.#hold(chunk, 0)
-    else this.run(chunk, false)
+    if (this.#chunk !== undefined || this.state === WAIT) this.#hold(chunk, 0, end)
+    else this.run(chunk, end, false)
   }
 
   /**
@@ -82,7 +86,7 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
   takeRest(): Buffer {
     invariant(this.state === WAIT || this.state >= POISONED, 'takeRest() in the middle of a message')
     const parts: Buffer[] = []
-    if (this.#chunk !== undefined) parts.push(this.#chunk.subarray(this.#at))
+    if (this.#chunk !== undefined) parts.push(this.#chunk.subarray(this.#at, this.#end))
     if (this.#held.length > 0) parts.push(this.#held.take())
     this.destroy()
     return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts)
@@ -94,7 +98,7 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
     this.#gatherer = undefined
     this.#chunked = undefined
     this.#held.take()
-    if (this.#chunk !== undefined) this.#at = this.#chunk.length
+    if (this.#chunk !== undefined) this.#at = this.#end
   }
 
   /** The peer will send nothing more. What is held is still read, message by message. */
@@ -111,7 +115,7 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
   /** Goes on with what is held, unless a read is under way and will come to it. */
   protected resume(): void {
     if (this.#chunk !== undefined) return
-    if (this.#held.length > 0) this.run(this.#held.take(), true)
+    if (this.#held.length > 0) this.#runHeld()
     else if (this.eof) this.bytesEnded()
   }
 
@@ -135,21 +139,29 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
   }
 
   /** One loop, however often the owner calls back: a thousand pipelined messages do not deepen the stack. */
-  protected run(first: Buffer, owned: boolean): void {
+  protected run(first: Buffer, end: number, owned: boolean): void {
     let chunk: Buffer | undefined = first
+    this.#end = end
     this.#owned = owned
     try {
       while (chunk !== undefined) {
         this.#chunk = chunk
         this.#at = 0
-        while (this.#at < chunk.length) this.#step(chunk)
-        chunk = this.#held.length > 0 && this.state !== WAIT ? this.#held.take() : undefined
+        while (this.#at < this.#end) this.#step(chunk)
+        if (this.#held.length === 0 || this.state === WAIT) break
+        chunk = this.#held.take()
+        this.#end = chunk.length
         this.#owned = true
       }
     } finally {
       this.#chunk = undefined
     }
     if (this.eof && this.state < WAIT) this.bytesEnded()
+  }
+
+  #runHeld(): void {
+    const held = this.#held.take()
+    this.run(held, held.length, true)
   }
 
   #step(chunk: Buffer): void {
@@ -165,8 +177,8 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
         return
       case BODY_CLOSE: {
         const from = this.#at
-        this.#at = chunk.length
-        this.handler.onData(from === 0 ? chunk : chunk.subarray(from))
+        this.#at = this.#end
+        this.handler.onData(part(chunk, from, this.#end))
         return
       }
       case WAIT:
@@ -176,13 +188,13 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
         this.fail(new Http1Fault(this.code, 'bytes came on an idle connection; no request was under way'))
         return
       default:
-        this.#at = chunk.length
+        this.#at = this.#end
     }
   }
 
   #head(chunk: Buffer): void {
     if (this.#gatherer === undefined) {
-      const head = this.readHead(chunk, this.#at, chunk.length)
+      const head = this.readHead(chunk, this.#at, this.#end)
       if (head !== undefined) {
         if (head instanceof Http1Fault) {
           this.fail(head)
@@ -195,7 +207,7 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
       this.#gatherer = new BlockGatherer(false)
     }
     const { headBytesMax, startLineBytesMax } = this.limits
-    const end = this.#gatherer.take(chunk, this.#at, chunk.length, headBytesMax, startLineBytesMax)
+    const end = this.#gatherer.take(chunk, this.#at, this.#end, headBytesMax, startLineBytesMax)
     if (end === 'too-large') {
       this.fail(
         tooLarge(this.code, `the head or its first line is longer than ${headBytesMax} or ${startLineBytesMax} bytes`),
@@ -206,7 +218,7 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
       this.fail(new Http1Fault(this.code, 'the head holds a control character or a bare line end; is this HTTP?'))
       return
     }
-    this.#at = end === -1 ? chunk.length : end
+    this.#at = end === -1 ? this.#end : end
     if (end === -1) return
     const bytes = this.#gatherer.bytes()
     this.#gatherer = undefined
@@ -224,17 +236,17 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
 
   #length(chunk: Buffer): void {
     const from = this.#at
-    const to = this.#bodyLeft < chunk.length - from ? from + this.#bodyLeft : chunk.length
+    const to = this.#bodyLeft < this.#end - from ? from + this.#bodyLeft : this.#end
     this.#bodyLeft -= to - from
     this.#at = to
-    this.handler.onData(from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to))
+    this.handler.onData(part(chunk, from, to))
     if (this.#bodyLeft === 0 && this.state === BODY_LENGTH) this.messageRead()
   }
 
   #chunks(chunk: Buffer): void {
     const decoder = this.#chunked
     invariant(decoder !== undefined, 'a chunked body without a decoder')
-    this.#at = decoder.step(chunk, this.#at)
+    this.#at = decoder.step(chunk, this.#at, this.#end)
     if (decoder.event === 'data') {
       this.handler.onData(chunk.subarray(decoder.dataFrom, decoder.dataTo))
       return
@@ -253,20 +265,24 @@ abstract class MessageReader<H extends { readonly headBytes: number; readonly ch
   #holdRest(chunk: Buffer): void {
     const from = this.#at
     const later = this.#held.take()
-    this.#at = chunk.length
-    if (this.#owned) this.#held.restore(chunk.subarray(from))
-    else this.#hold(chunk, from)
-    if (later.length > 0 && this.state === WAIT) this.#hold(later, 0)
+    this.#at = this.#end
+    if (this.#owned) this.#held.restore(chunk.subarray(from, this.#end))
+    else this.#hold(chunk, from, this.#end)
+    if (later.length > 0 && this.state === WAIT) this.#hold(later, 0, later.length)
   }
 
-  #hold(chunk: Buffer, from: number): void {
+  #hold(chunk: Buffer, from: number, to: number): void {
     const bytesMax = this.limits.heldBytesMax
-    if (this.#held.length + chunk.length - from > bytesMax) {
+    if (this.#held.length + to - from > bytesMax) {
       this.fail(new Http1Fault(this.code, `more than ${bytesMax} bytes were sent ahead of their turn`))
       return
     }
-    this.#held.append(chunk, from, chunk.length)
+    this.#held.append(chunk, from, to)
   }
+}
+
+function part(chunk: Buffer, from: number, to: number): Buffer {
+  return from === 0 && to === chunk.length ? chunk : chunk.subarray(from, to)
 }
 
 /**

@@ -159,7 +159,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
 
   start(): void {
     for (const [event, listener] of this.listeners) this.socket.on(event, listener)
-    this.stopReading = readShared(this.socket, chunk => this.onBytes(chunk))
+    this.stopReading = readShared(this.socket, (chunk, end) => this.onBytes(chunk, end))
   }
 
   get inFlight(): number {
@@ -211,29 +211,33 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     }
   }
 
-  /** `chunk` is used again afterwards. */
-  private onBytes(chunk: Buffer): void {
+  /** The bytes of `chunk` before `end`; it is used again afterwards. */
+  private onBytes(chunk: Buffer, end: number): void {
     if (this.isClosing) return
-    if (this.isFresh) {
-      const first = this.first === undefined ? chunk : Buffer.concat([this.first, chunk])
-      this.first = undefined
-      const isH2 = looksLikeH2(first)
-      const isTls = this.mayBeTls && looksLikeTls(first)
-      if (isH2 === 'maybe') this.first = Buffer.from(first)
-      else {
-        this.isFresh = false
-        if (isH2 || isTls) {
-          this.letGo()
-          this.onOther(isH2 ? 'h2' : 'tls', Buffer.from(first))
-        } else this.read(first)
-      }
-    } else this.read(chunk)
+    if (this.isFresh) this.onFirst(Buffer.from(chunk.subarray(0, end)))
+    else this.read(chunk, end)
   }
 
-  private read(chunk: Buffer): void {
+  /** Tells protocols apart. `chunk` is this connection's to keep. */
+  private onFirst(chunk: Buffer): void {
+    const first = this.first === undefined ? chunk : Buffer.concat([this.first, chunk])
+    this.first = undefined
+    const isH2 = looksLikeH2(first)
+    const isTls = this.mayBeTls && looksLikeTls(first)
+    if (isH2 === 'maybe') this.first = first
+    else {
+      this.isFresh = false
+      if (isH2 || isTls) {
+        this.letGo()
+        this.onOther(isH2 ? 'h2' : 'tls', first)
+      } else this.read(first, first.length)
+    }
+  }
+
+  private read(chunk: Buffer, end: number): void {
     if (this.reader.idle) this.activeAtMs = this.deps.nowMs()
-    if (this.present?.switched === true) this.writeRaw(this.present, chunk)
-    else this.reader.push(chunk)
+    if (this.present?.switched === true) this.writeRaw(this.present, chunk.subarray(0, end))
+    else this.reader.push(chunk, end)
     // Requests that wait for their turn stay in the kernel, not here.
     if (this.reader.buffered > 0) this.socket.pause()
   }
@@ -445,7 +449,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     if (first !== undefined) {
       this.isFresh = false
       this.first = undefined
-      this.read(first)
+      this.read(first, first.length)
     }
     if (present?.switched === true) {
       present.exchange.endRaw()

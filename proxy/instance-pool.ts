@@ -102,11 +102,11 @@ export class InstanceConnection {
     socket.on('close', () => this.lost('the instance closed the connection'))
   }
 
-  /** Bytes came; `chunk` is used again afterwards. */
-  onRead(chunk: Buffer): void {
+  /** Bytes came, those of `chunk` before `end`; it is used again afterwards. */
+  onRead(chunk: Buffer, end: number): void {
     this.hasAnswerBegun = true
-    if (this.isRaw) this.handler?.onRaw(chunk)
-    else this.reader.push(chunk)
+    if (this.isRaw) this.handler?.onRaw(chunk.subarray(0, end))
+    else this.reader.push(chunk, end)
   }
 
   /** A request is about to be sent. */
@@ -228,7 +228,7 @@ export class InstancePool implements Connections<InstanceConnection> {
       const onread = {
         buffer: READ,
         callback: (bytes: number): boolean => {
-          connection?.onRead(READ.subarray(0, bytes))
+          connection?.onRead(READ, bytes)
           return true
         },
       }

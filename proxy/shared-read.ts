@@ -17,8 +17,11 @@ interface UserBufferHandle {
   useUserBuffer(buffer: Uint8Array): void
 }
 
+/** The bytes of `chunk` before `end`. It is used again afterwards. */
+export type OnBytes = (chunk: Buffer, end: number) => void
+
 /**
- * Hands what `socket` says to `onBytes`, in a buffer that is used again when that has returned. The answer gives the
+ * Hands what `socket` says to `onBytes`. The answer gives the
  * socket back: what comes from then on are `data` events like those of any other, and the bytes their listener's to keep.
  *
  * Node offers this as the option `onread` of sockets that dial; to those that were accepted nobody can give options. So the
@@ -28,19 +31,16 @@ interface UserBufferHandle {
  *
  * As with `onread`, a socket that is paused reads nothing at all, so of one that is also closed it hears when it goes on.
  */
-export function readShared(
-  socket: Socket,
-  onBytes: (chunk: Buffer) => void,
-  keys: OnreadKeys | 'none' = KEYS,
-): () => void {
+export function readShared(socket: Socket, onBytes: OnBytes, keys: OnreadKeys | 'none' = KEYS): () => void {
   const handle = handleOf(socket)
   if (keys === 'none' || handle === undefined || socket.readableLength > 0) {
-    socket.on('data', onBytes)
-    return () => void socket.removeListener('data', onBytes)
+    const onData = (chunk: Buffer): void => onBytes(chunk, chunk.length)
+    socket.on('data', onData)
+    return () => void socket.removeListener('data', onData)
   }
   const fields = socket as unknown as Record<symbol, unknown>
   fields[keys.callback] = (bytes: number): boolean => {
-    onBytes(READ.subarray(0, bytes))
+    onBytes(READ, bytes)
     return true
   }
   fields[keys.buffer] = READ
