@@ -1,10 +1,11 @@
 import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
 
 /** What a writer gathers before it writes. 64 KiB: a read of Node's, so that a body leaves in as many system calls as it came in. */
 const ROOM_BYTES = 64 * 1024
 /** Larger pieces are handed on as they are: from here on a copy costs more than the system call it saves. Guess. */
 const COPIED_BYTES_MAX = 32 * 1024
-/** Up to here what is written is copied into a buffer of its size, out of Node's own pool. */
+/** Up to here what cannot leave at once is copied into a buffer of its size, out of Node's own pool. */
 const LENT_BYTES_MIN = 4 * 1024
 /** Buffers kept for the next turn, 4 MiB: writers that a turn of the event loop has bytes for, seldom more. */
 const SPARE_MAX = 64
@@ -28,9 +29,12 @@ export class TurnWriter {
   private isPlanned = false
   /** Since the first buffer of ours that the socket still has, what it was given, in order; undefined stands for what is not ours. */
   private readonly lent: (Buffer | undefined)[] = []
+  /** TLS tells later that it has taken what it was given. */
+  private readonly isTls: boolean
 
   constructor(socket: Socket) {
     this.socket = socket
+    this.isTls = socket instanceof TLSSocket
   }
 
   /** False: stop until the socket's `drain`. Bytes up to 32 KiB may be changed afterwards, more must not. */
@@ -81,11 +85,16 @@ export class TurnWriter {
     if (room === undefined) return
     this.room = undefined
     this.bytes = 0
-    // What may wait long must not hold more than its bytes: a reader that stopped may have many small writes before it.
-    if (bytes <= LENT_BYTES_MIN || socket.writableLength > 0) {
+    const isBehind = socket.writableLength > 0
+    if (bytes <= LENT_BYTES_MIN && !isBehind && !this.isTls && this.lent.length === 0) {
+      socket.write(room.subarray(0, bytes))
+      // The kernel has it, as nearly always. Else the socket keeps the room: only one, what follows is behind it.
+      if (socket.writableLength === 0) keep(room)
+    } else if (bytes <= LENT_BYTES_MIN || isBehind) {
+      // What may wait long must not hold more than its bytes: a reader that stopped may have many small writes before it.
       const own = Buffer.allocUnsafe(bytes)
       room.copy(own, 0, 0, bytes)
-      if (spare.length < SPARE_MAX) spare.push(room)
+      keep(room)
       if (this.lent.length === 0) socket.write(own)
       else {
         this.lent.push(undefined)
@@ -100,7 +109,7 @@ export class TurnWriter {
   /** Told for each write in turn, also when the socket is gone. */
   private readonly onWritten = (): void => {
     const written = this.lent.shift()
-    if (written !== undefined && spare.length < SPARE_MAX) spare.push(written)
+    if (written !== undefined) keep(written)
   }
 
   /** The turn is over. */
@@ -108,6 +117,10 @@ export class TurnWriter {
     this.isPlanned = false
     this.flush()
   }
+}
+
+function keep(room: Buffer): void {
+  if (spare.length < SPARE_MAX) spare.push(room)
 }
 
 function flushPlanned(): void {
