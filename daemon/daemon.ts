@@ -41,6 +41,7 @@ import { Metrics } from './metrics.ts'
 import { ProcessMeter } from './process-meter.ts'
 import { chooseRoute } from './relay-route.ts'
 import { RouterHost } from './router-host.ts'
+import { createTurnClock } from './turn-clock.ts'
 import { flatmeshVersion } from './version.ts'
 import { Views } from './views.ts'
 
@@ -91,6 +92,7 @@ export class Daemon {
 
   constructor(config: Config, identity: Identity, log: Log, options: DaemonOptions = {}) {
     const { nowMs } = this
+    const callsNowMs = createTurnClock()
     const me = { id: identity.nodeId, name: identity.name }
     this.config = config
     this.identity = identity
@@ -117,7 +119,7 @@ export class Daemon {
     this.health = new HealthChecks({ instances: this.instances, log, nowMs })
     const { instanceConnectionsMax, tcpIdleMs, timeoutMs } = config.proxy
     this.pool = new InstancePool(
-      { nowMs, onRoom: () => this.egress.onRoom() },
+      { nowMs: callsNowMs, onRoom: () => this.egress.onRoom() },
       { connectionsMax: instanceConnectionsMax },
     )
     this.egress = new Egress({ self: me, log, instances: this.instances, pool: this.pool }, config.proxy)
@@ -207,7 +209,7 @@ export class Daemon {
     )
     const callMeter = new CallMeter()
     const ways = {
-      ...{ self: me, log, nowMs },
+      ...{ self: me, log, nowMs: callsNowMs },
       candidates: (service: ServiceName, filter?: RouteFilter) => table.candidates(service, filter),
       knows: (service: ServiceName, filter?: RouteFilter) =>
         filter === undefined ? table.knows(service) : isOffered(table, service, filter),
