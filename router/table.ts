@@ -224,10 +224,10 @@ export class Table {
   // Services -----------------------------------------------------------------------------------------------------
 
   private offer(member: Member, name: ServiceName, info: ServiceInfo, nowMs: number): boolean {
-    const offer = this.offers.get(name) ?? this.open(name)
     const known = member.services.get(name)
     // An origin repeats what still holds when it tidies up its record: that is no change.
     if (known !== undefined && isSameInfo(known.info, info)) return false
+    const offer = this.offers.get(name) ?? this.open(name)
     if (known !== undefined) {
       known.info = info
       known.sinceMs = Math.floor(nowMs)
