@@ -149,6 +149,36 @@ describe('the graph of links', () => {
     )
   })
 
+  test('whether a path leads to a node is what the search for all paths says, with and without the own link', () => {
+    const stated = fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.boolean())
+    fc.assert(
+      fc.property(fc.array(stated, { maxLength: 40, size: 'max' }), fc.constantFrom(...NODES), (all, end) => {
+        const [self] = NODES as [string]
+        const graph = (without?: NodeId): LinkGraph => {
+          const known = new LinkGraph()
+          const link = { rttMs: 1, lossRatio: 0 }
+          for (const [from, to, isBoth] of all) {
+            if (from === to) continue
+            if (!(from === self && to === without)) known.set(from, to, link)
+            if (isBoth && !(to === self && from === without)) known.set(to, from, link)
+          }
+          known.setRelays(end, false)
+          return known
+        }
+        const known = graph()
+        for (const hopsMax of [1, 2, HOPS_MAX]) {
+          const paths = known.shortestPaths(self, hopsMax)
+          for (const to of NODES.slice(1)) {
+            expect(known.leads(self, to, hopsMax)).toBe(paths.rttMs(to) !== undefined)
+            const besides = graph(to).shortestPaths(self, hopsMax).rttMs(to) !== undefined
+            expect(known.leads(self, to, hopsMax, true)).toBe(besides)
+          }
+        }
+      }),
+      { numRuns: 300 },
+    )
+  })
+
   test('a peer that invents nodes and takes them back leaves nothing behind', () => {
     const known = new LinkGraph()
     for (let i = 0; i < 10_000; i++) {

@@ -229,6 +229,34 @@ export class LinkGraph {
     return found
   }
 
+  /**
+   * Whether a path of at most `hopsMax` links leads from `self` to `to`, as `shortestPaths` would find; with `isBesides`, one
+   * that does not go by `self`'s own link to it. Looked for from `to` backwards: whoever is anywhere is near some neighbour.
+   */
+  leads(self: NodeId, to: NodeId, hopsMax: number, isBesides = false): boolean {
+    const [start, end] = [this.find(self), this.find(to)]
+    if (start === undefined || end === undefined) return false
+    const neighbours = new Set(this.edgesOf(start).ends)
+    if (neighbours.delete(end) && !isBesides) return true
+    const seen = new Set([start, end])
+    let frontier = [end]
+    for (let hops = 1; hops < hopsMax && frontier.length > 0; hops++) {
+      const next: number[] = []
+      for (const at of frontier) {
+        const { ends, rows } = this.edgesOf(at)
+        for (const [i, passed] of ends.entries()) {
+          if (rows[i * ROW + COST_MS] === Number.POSITIVE_INFINITY || seen.has(passed)) continue
+          seen.add(passed)
+          if (this.deadEnds.has(this.ids[passed] as NodeId)) continue
+          if (neighbours.has(passed)) return true
+          next.push(passed)
+        }
+      }
+      frontier = next
+    }
+    return false
+  }
+
   private deadEndsAmong(size: number): Uint8Array {
     const isDeadEnd = new Uint8Array(size)
     for (const node of this.deadEnds) {

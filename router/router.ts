@@ -99,15 +99,10 @@ const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
-/** In a storm of links, paths are searched this often at most to judge how urgent a link is, or a suspect: a search costs as the mesh is large. */
-const REACH_MS = 1000
-const REACH_MS_PER_NODE = 2
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
 /** Neighbours that still stand by a suspect: more than this are not all silent because their words were lost. */
 const SUSPECT_LINKS_MAX = 12
-/** Below this many others a search of all paths takes a fraction of a millisecond. */
-const SEARCH_CHEAP_NODES = 500
 const SWEEP_MS = 60_000
 /** Least time between two digests asked of one neighbour because it sent something of a stranger. */
 const STRANGER_DIGEST_MS = 1000
@@ -142,7 +137,6 @@ export class Router {
   private wakeAtMs = Number.POSITIVE_INFINITY
   /** Some neighbour has shown to know nothing that this node does not. */
   private isSettled = false
-  private reachAtMs = Number.NEGATIVE_INFINITY
   /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
   private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
   /** Frames and batches that were refused, by reason. */
@@ -231,7 +225,7 @@ export class Router {
     const given = this.providers.onLinkUp(to, this.neighbours.size, this.providersWanted())
     if (given !== undefined) this.sendSummary(given)
     // The first way to a node is news that others wait for, if it is the only one.
-    const isFirst = !this.table.isReached(to, this.mayLookFar(nowMs))
+    const isFirst = !this.table.isReached(to, true)
     const isUrgent = isFirst && FirstWays.isUrgent(this.isSettled ? this.records.size : undefined, this.neighbours.size)
     this.own.onLinkUp(to, rttMs, isUrgent, nowMs)
     this.table.setOwnLink(to, { rttMs, lossRatio: 0 })
@@ -242,18 +236,11 @@ export class Router {
     this.expectNews(nowMs)
   }
 
-  /** Whether paths are to be searched to see where they lead; if not, those of a moment ago will do. */
-  private mayLookFar(nowMs: number): boolean {
-    const isOld = nowMs - this.reachAtMs > REACH_MS + REACH_MS_PER_NODE * this.records.size
-    if (isOld) this.reachAtMs = nowMs
-    return isOld
-  }
-
   /** Tells of those first ways that are the only ones. */
   private tellFirstWays(nowMs: number): void {
     const only = this.firstWays.take(nowMs).filter(({ to, isOver }) => {
       if (!isOver) return this.table.linksOf(to).stated === 1 && this.table.link(to, this.deps.self) !== undefined
-      return FirstWays.isSmall(this.records.size) || !this.table.isReachedBesides(to, this.mayLookFar(nowMs))
+      return FirstWays.isSmall(this.records.size) || !this.table.isReached(to, true)
     })
     for (const { to } of only) this.firstWays.delete(to)
     if (only.length === 0) return
@@ -500,8 +487,7 @@ export class Router {
     for (const suspect of this.suspects.take(nowMs)) {
       const { stated, counted } = this.table.linksOf(suspect.node)
       if (counted.length === 0 || counted.length > Math.min(stated / 2, SUSPECT_LINKS_MAX)) continue
-      const isCheap = this.records.size < SEARCH_CHEAP_NODES
-      if (!this.table.isReached(suspect.node, isCheap || this.mayLookFar(nowMs))) continue
+      if (!this.table.isReached(suspect.node, false)) continue
       const scope = this.records.index.scopeOf([suspect.node, ...counted])
       const others = this.neighbours.nodes().filter(node => node !== suspect.node)
       for (const to of pickSome(others, SUSPECT_QUESTIONS, this.deps.random)) this.sendDigest(to, false, scope)

@@ -152,20 +152,9 @@ export class Table {
     return { stated: this.links.countOf(node), counted: this.links.linkedTo(node) }
   }
 
-  /** Whether a path led to `node` when paths were last searched; now, if `isFresh`. */
-  isReached(node: NodeId, isFresh: boolean): boolean {
-    return this.pathsAsOf(isFresh).rttMs(node) !== undefined
-  }
-
-  /** Whether another of the links of the neighbour `node` leads there as well, by paths like those of `isReached`. */
-  isReachedBesides(node: NodeId, isFresh: boolean): boolean {
-    const paths = this.pathsAsOf(isFresh)
-    for (const last of this.links.linkedTo(node)) {
-      const isEnd = last === this.self || this.members.get(last)?.info?.relays === false
-      const path = isEnd ? undefined : paths.get(last)
-      if (path !== undefined && !path.path.includes(node)) return true
-    }
-    return false
+  /** Whether a path leads to `node`; `isBesides`: beside the own link to it. Without a search of all paths. */
+  isReached(node: NodeId, isBesides: boolean): boolean {
+    return this.links.leads(this.self, node, this.hopsMax, isBesides)
   }
 
   /** Round trips to the nodes that are cheapest to reach, and to all that there is a link to; undefined: farther, or no way. */
@@ -323,10 +312,6 @@ export class Table {
   private onLinksChanged(): void {
     this.arePathsOld = true
     this.version++
-  }
-
-  private pathsAsOf(isFresh: boolean): ShortestPaths {
-    return isFresh || this.paths === undefined ? this.knownPaths() : this.paths
   }
 
   private knownPaths(): ShortestPaths {
