@@ -79,7 +79,7 @@ export interface RouterOptions extends AdvertiserOptions {
 export const ROUTER_DEFAULTS: RouterOptions = {
   ...ADVERTISER_DEFAULTS,
   digestMs: 2000,
-  quickDigestMs: 250,
+  quickDigestMs: 300,
   providers: 3,
   hopsMax: HOPS_MAX,
   forgetMs: 72 * 3_600_000,

@@ -306,7 +306,8 @@ export class Run {
     if (this.options.nodes > DEATHS_NODES_MAX || this.options.protocol === 'micro') return
     const { life } = dead
     const look = (): void => {
-      if (dead.life !== life) return
+      // It may be back before all have missed it.
+      if (dead.alive || dead.life !== life) return
       const isGone = this.mesh.living().every(node => node.protocol.rttMs(dead.id) === undefined)
       const tookMs = this.mesh.nowMs - this.lastDeathMs
       if (isGone || tookMs > DEATH_MS_MAX) this.deathsMs.push(tookMs)
