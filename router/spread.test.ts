@@ -222,7 +222,7 @@ describe('making up for what was lost', () => {
     const me = linked(['b']).pass(20_000)
     me.takeSent()
     me.batches('b', [batch('o', 1, offer(1))], ['o']).takeSent()
-    me.pass(1260)
+    me.pass(1510)
     expect(me.takeSent()).toEqual(Array(5).fill('b: summary'))
     me.pass(1900)
     expect(me.takeSent()).toEqual([])
