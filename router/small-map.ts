@@ -7,18 +7,19 @@ const LOOKED_THROUGH_MAX = 32
  */
 export class SmallMap<V> {
   /** A key and its value, one after the other. */
-  private pairs: (string | V)[] | undefined = []
+  private pairs: (string | V)[] = []
+  /** Instead of the pairs, once they are many. */
   private map: Map<string, V> | undefined
 
   get(key: string): V | undefined {
-    if (this.pairs === undefined) return this.map?.get(key)
+    if (this.map !== undefined) return this.map.get(key)
     const at = placeOf(this.pairs, key)
     return at < 0 ? undefined : (this.pairs[at + 1] as V)
   }
 
   set(key: string, value: V): void {
-    if (this.pairs === undefined) {
-      this.map?.set(key, value)
+    if (this.map !== undefined) {
+      this.map.set(key, value)
       return
     }
     const at = placeOf(this.pairs, key)
@@ -30,8 +31,8 @@ export class SmallMap<V> {
   }
 
   delete(key: string): void {
-    if (this.pairs === undefined) {
-      this.map?.delete(key)
+    if (this.map !== undefined) {
+      this.map.delete(key)
       return
     }
     const at = placeOf(this.pairs, key)
@@ -40,16 +41,14 @@ export class SmallMap<V> {
 
   /** As they are now. */
   keys(): string[] {
-    return this.pairs === undefined
-      ? [...(this.map?.keys() ?? [])]
-      : (this.pairs.filter((_, i) => i % 2 === 0) as string[])
+    return this.map !== undefined ? [...this.map.keys()] : (this.pairs.filter((_, i) => i % 2 === 0) as string[])
   }
 
   private becomeMap(): void {
     const map = new Map<string, V>()
     for (const key of this.keys()) map.set(key, this.get(key) as V)
     this.map = map
-    this.pairs = undefined
+    this.pairs = []
   }
 }
 

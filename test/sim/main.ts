@@ -7,6 +7,10 @@ import { runScenario } from './scenario.ts'
 import { runSwarmSeed } from './swarm.ts'
 import { TOPOLOGIES, type TopologyName } from './topology.ts'
 
+/** How often progress is shown: to somebody who watches, and in a log. */
+const BAR_EACH_MS = 100
+const LINE_EACH_MS = 30_000
+
 const HELP = `npm run sim -- [options]: simulates a whole mesh from a seed.
 
   --nodes N            nodes (50)
@@ -135,16 +139,27 @@ function swarm(firstSeed: number, count: number): number {
   return failed === 0 ? 0 : 1
 }
 
-/** On standard error, and only where somebody watches. */
+/** On standard error: a bar where somebody watches, else a line now and then. */
 class ProgressBar {
-  private shownMs = 0
+  private readonly beganMs = performance.now()
+  private shownMs = this.beganMs
 
   show(title: string, { phase, share, nowMs }: RunProgress): void {
-    if (!process.stderr.isTTY || performance.now() - this.shownMs < 100) return
-    this.shownMs = performance.now()
+    const { isTTY } = process.stderr
+    const wallMs = performance.now()
+    if (wallMs - this.shownMs < (isTTY ? BAR_EACH_MS : LINE_EACH_MS)) return
+    this.shownMs = wallMs
+    const simulated = nowMs > 0 ? ` ${(nowMs / 1000).toFixed(0)} s` : ''
+    if (!isTTY) {
+      const percent = Math.round(100 * Math.min(1, share))
+      process.stderr.write(
+        `${title}: ${phase}, ${percent} %${simulated}, after ${Math.round((wallMs - this.beganMs) / 1000)} s\n`,
+      )
+      return
+    }
     const full = Math.round(30 * Math.min(1, share))
     const bar = '█'.repeat(full) + '░'.repeat(30 - full)
-    process.stderr.write(`\r\x1b[K${title} ${bar} ${phase} ${nowMs > 0 ? `${(nowMs / 1000).toFixed(0)} s` : ''}`)
+    process.stderr.write(`\r\x1b[K${title} ${bar} ${phase}${simulated}`)
   }
 
   end(): void {

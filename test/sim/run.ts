@@ -94,18 +94,18 @@ const START_MS_MAX = 20_000
 const JOIN_MS_MAX = 120_000
 /** Quiet at the end of each minute, in which the checkers must find all well. */
 const QUIET_MS = 10_000
+/** From here on a mesh is a large one: what looks at all of its tables is done seldom, or left out. */
+const LARGE_NODES_MIN = 201
 /**
  * In a large mesh links are told of up to ten seconds after they came up and chosen anew every ten: it is at rest only after
  * both, and nobody comes back meanwhile.
  */
 const LARGE_QUIET_MS = 30_000
-const LARGE_NODES_MIN = 201
 const SECOND_MS = 1000
 const MINUTE_MS = 60_000
 /** A node that went away comes back after 3..30 s. */
 const AWAY_MS = { min: 3000, span: 27_000 }
-/** Deaths are timed by asking every table ten times a second; too dear for large meshes. */
-const DEATHS_NODES_MAX = 200
+/** Deaths are timed by asking every table ten times a second; not in a large mesh. */
 const DEATH_POLL_MS = 100
 const DEATH_MS_MAX = 10_000
 
@@ -201,7 +201,7 @@ export class Run {
       if (this.mesh.nowMs < nextLookMs) continue
       const { missing } = countErrors(this.mesh)
       if (missing === 0) break
-      nextLookMs = this.mesh.nowMs + (nodes > DEATHS_NODES_MAX ? 3000 : 0)
+      nextLookMs = this.mesh.nowMs + (this.isLarge ? 3000 : 0)
     }
     this.convergence.isMeasuring = true
     return this.mesh.nowMs
@@ -303,7 +303,7 @@ export class Run {
   }
 
   private watchDeath(dead: SimNode): void {
-    if (this.options.nodes > DEATHS_NODES_MAX || this.options.protocol === 'micro') return
+    if (this.isLarge || this.options.protocol === 'micro') return
     const { life } = dead
     const look = (): void => {
       // It may be back before all have missed it.
@@ -321,8 +321,7 @@ export class Run {
   private second(phase: string, share: number): void {
     this.mesh.run(SECOND_MS)
     this.convergence.sweep()
-    const isLarge = this.mesh.nodes.size > DEATHS_NODES_MAX
-    this.traffic.sample(!isLarge || this.traffic.samples.length % 10 === 0)
+    this.traffic.sample(!this.isLarge || this.traffic.samples.length % 10 === 0)
     this.tell(phase, share)
   }
 
