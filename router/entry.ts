@@ -93,12 +93,12 @@ function readKind(key: string): EntryKind | undefined {
     const name = key.slice(8)
     return SERVICE_NAME.test(name) ? { kind: 'service', name: interned(name) } : undefined
   }
-  if (key.startsWith('link/') && key.length > 5) return { kind: 'link', toTail: nodeTail(key.slice(5)) }
+  if (key.startsWith('link/') && key.length > 5) return { kind: 'link', toTail: interned(nodeTail(key.slice(5))) }
   return undefined
 }
 
 /** The same text as V8 keeps it for names of properties: two of those are told apart by their address, letters unread. */
-function interned(text: string): string {
+export function interned(text: string): string {
   return Object.keys({ [text]: undefined })[0] as string
 }
 

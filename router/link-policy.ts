@@ -43,6 +43,8 @@ const CALLS_MIN = 0.5
 /** Others that a node without any link tries in each period, beside its choice: those it chose may all be gone. */
 const LONELY_TRIES = 8
 
+const NOWHERE: ReadonlyMap<NodeId, number> = new Map()
+
 export interface LinkPolicyDeps {
   readonly self: NodeId
   /** Uniform in [0, 1). */
@@ -151,8 +153,10 @@ export class LinkPolicy {
     const isSparse = this.isSparse(seen.count)
     const isGrowing = this.mayGrow(seen.known.length) && nowMs - this.grewAtMs < this.options.growingMs
     const rttMs = isSparse ? seen.near(LOOKED_AT_RATIO * this.options.nearest) : () => 0
-    const peers = seen.known.map((node): LinkPeer => ({ node, rttMs: rttMs(node), calls: this.calls.get(node) ?? 0 }))
-    if (isSparse) this.keepPlaces(peers, nowMs)
+    const kept = isSparse ? this.keptPlaces(seen.known, rttMs, nowMs) : NOWHERE
+    const peers = seen.known.map(
+      (node): LinkPeer => ({ node, rttMs: rttMs(node) ?? kept.get(node), calls: this.calls.get(node) ?? 0 }),
+    )
     const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
     this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
     const isLonely = isSparse && seen.links.length === 0
@@ -169,19 +173,21 @@ export class LinkPolicy {
   }
 
   /** Those that went away just now are as far as they were; but when many of the nearest are gone, others are needed. */
-  private keepPlaces(peers: LinkPeer[], nowMs: number): void {
+  private keptPlaces(
+    known: readonly NodeId[],
+    rttMs: (node: NodeId) => number | undefined,
+    nowMs: number,
+  ): ReadonlyMap<NodeId, number> {
     for (const node of this.lastSeen.keys()) if (!this.chosen.has(node)) this.lastSeen.delete(node)
-    const away: { readonly at: number; readonly rttMs: number }[] = []
-    for (const [at, { node, rttMs }] of peers.entries()) {
+    const away = new Map<NodeId, number>()
+    for (const node of known) {
       if (!this.chosen.has(node)) continue
-      if (rttMs !== undefined) this.lastSeen.set(node, { rttMs, atMs: nowMs })
-      else {
-        const last = this.lastSeen.get(node)
-        if (last !== undefined && nowMs - last.atMs < this.options.awayMs) away.push({ at, rttMs: last.rttMs })
-      }
+      const foundMs = rttMs(node)
+      const last = this.lastSeen.get(node)
+      if (foundMs !== undefined) this.lastSeen.set(node, { rttMs: foundMs, atMs: nowMs })
+      else if (last !== undefined && nowMs - last.atMs < this.options.awayMs) away.set(node, last.rttMs)
     }
-    if (away.length > this.options.nearest / 2) return
-    for (const { at, rttMs } of away) peers[at] = { ...(peers[at] as LinkPeer), rttMs }
+    return away.size > this.options.nearest / 2 ? NOWHERE : away
   }
 
   private mayGrow(knownCount: number): boolean {

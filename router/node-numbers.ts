@@ -1,4 +1,4 @@
-import { nodeTail, TAIL_LENGTH } from './entry.ts'
+import { interned, nodeTail, TAIL_LENGTH } from './entry.ts'
 import { hashText, runHash } from './hash.ts'
 import type { NodeId } from './model.ts'
 
@@ -55,7 +55,7 @@ export class NodeNumbers {
 
   /** The number of a node, for one more user. */
   take(name: string): number {
-    const number = this.find(name) ?? this.add(nodeTail(name))
+    const number = this.find(name) ?? this.add(interned(nodeTail(name)))
     const known = this.names[number] as string
     if (known === name || name.length <= TAIL_LENGTH) return this.use(number)
     // Nobody makes two ids of one tail; were there two, they would be two nodes.

@@ -239,7 +239,7 @@ export class Router {
   /** Tells of those first ways that are the only ones. */
   private tellFirstWays(nowMs: number): void {
     const only = this.firstWays.take(nowMs).filter(({ to, isOver }) => {
-      if (!isOver) return this.table.linksOf(to).stated === 1 && this.table.link(to, this.deps.self) !== undefined
+      if (!isOver) return this.table.statedLinks(to) === 1 && this.table.link(to, this.deps.self) !== undefined
       return FirstWays.isSmall(this.records.size) || !this.table.isReached(to, true)
     })
     for (const { to } of only) this.firstWays.delete(to)
@@ -485,8 +485,9 @@ export class Router {
   /** Asks what became of nodes that most of their neighbours have given up and that a path still leads to. */
   private askAboutSuspects(nowMs: number): void {
     for (const suspect of this.suspects.take(nowMs)) {
-      const { stated, counted } = this.table.linksOf(suspect.node)
-      if (counted.length === 0 || counted.length > Math.min(stated / 2, SUSPECT_LINKS_MAX)) continue
+      const counted = this.table.linkedTo(suspect.node)
+      const most = Math.min(this.table.statedLinks(suspect.node) / 2, SUSPECT_LINKS_MAX)
+      if (counted.length === 0 || counted.length > most) continue
       if (!this.table.isReached(suspect.node, false)) continue
       const scope = this.records.index.scopeOf([suspect.node, ...counted])
       const others = this.neighbours.nodes().filter(node => node !== suspect.node)

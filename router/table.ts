@@ -147,9 +147,14 @@ export class Table {
     return said.kind === 'link' ? this.links.idOf(said.toTail) : undefined
   }
 
-  /** How many links `node` states, and the nodes that state the same. */
-  linksOf(node: NodeId): { stated: number; counted: readonly NodeId[] } {
-    return { stated: this.links.countOf(node), counted: this.links.linkedTo(node) }
+  /** How many links `node` states. */
+  statedLinks(node: NodeId): number {
+    return this.links.countOf(node)
+  }
+
+  /** The nodes that state a link to `node` as it states one to them. */
+  linkedTo(node: NodeId): readonly NodeId[] {
+    return this.links.linkedTo(node)
   }
 
   /** Whether a path leads to `node`; `isBesides`: beside the own link to it. Without a search of all paths. */

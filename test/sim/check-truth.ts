@@ -24,10 +24,11 @@ export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } 
   let ghosts = 0
   let missing = 0
   for (const group of mesh.components()) {
+    const connected = new Set(group)
     for (const node of group) {
       for (const owner of mesh.nodes.values()) {
         if (owner === node) continue
-        const offered = owner.alive && group.includes(owner) ? owner.services : new Map()
+        const offered = owner.alive && connected.has(owner) ? owner.services : new Map()
         let [held, wrong] = [0, 0]
         for (const service of node.protocol.servicesOf(owner.id)) {
           held++
@@ -39,6 +40,28 @@ export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } 
     }
   }
   return { ghosts, missing }
+}
+
+/** One that lacks what another offers that it is connected to. */
+export interface Lack {
+  readonly node: SimNode
+  readonly owner: SimNode
+}
+
+/** The first to be found; undefined: each node holds all that those connected to it offer. `before`: as last found, and looked at first. */
+export function findLack(mesh: SimMesh, before: Lack | undefined): Lack | undefined {
+  for (const group of mesh.components()) {
+    const connected = new Set(group)
+    if (before && connected.has(before.node) && connected.has(before.owner) && lacks(before)) return before
+    for (const node of group) for (const owner of group) if (lacks({ node, owner })) return { node, owner }
+  }
+  return undefined
+}
+
+function lacks({ node, owner }: Lack): boolean {
+  let held = 0
+  for (const service of node.protocol.servicesOf(owner.id)) if (owner.services.has(service)) held++
+  return node !== owner && held < owner.services.size
 }
 
 function findDifference(node: SimNode, owner: SimNode): string | undefined {

@@ -1,5 +1,5 @@
 import type { LocalService } from '../../router/model.ts'
-import { countErrors } from './check-truth.ts'
+import { countErrors, findLack, type Lack } from './check-truth.ts'
 import { checkAtRest, type Violation } from './checkers.ts'
 import { Convergence } from './convergence.ts'
 import { MicroProtocol } from './micro-protocol.ts'
@@ -195,13 +195,11 @@ export class Run {
       this.mesh.run(Math.min(SECOND_MS, spanMs - this.mesh.nowMs))
       this.tell('joining', this.mesh.nowMs / untilMs)
     }
-    let nextLookMs = 0
+    let lack: Lack | undefined
     while (this.mesh.nowMs < untilMs) {
       this.second('joining', this.mesh.nowMs / untilMs)
-      if (this.mesh.nowMs < nextLookMs) continue
-      const { missing } = countErrors(this.mesh)
-      if (missing === 0) break
-      nextLookMs = this.mesh.nowMs + (this.isLarge ? 3000 : 0)
+      lack = findLack(this.mesh, lack)
+      if (lack === undefined) break
     }
     this.convergence.isMeasuring = true
     return this.mesh.nowMs
