@@ -98,6 +98,24 @@ describe('when a node chooses again', () => {
     expect(policy.choose(seen(15), 2250, 'planned')).toMatchObject({ isAll: true, againAtMs: undefined })
   })
 
+  test('is put off for half a minute at most, or who joins a mesh that grows for ever would keep the few links it began with', () => {
+    const policy = policyOf({ nearest: 6, random: 6 })
+    const sizes = [0, 5000, 20_000, 29_999, 30_000].map(atMs => {
+      policy.onNews(200, atMs)
+      return policy.choose(seen(200, { links: [link('n1')] }), atMs, 'period').wanted.size
+    })
+    expect(sizes.slice(0, 4)).toEqual([sizes[0], sizes[0], sizes[0], sizes[0]])
+    expect([sizes[0], sizes[4]]).toEqual([4, 12])
+  })
+
+  test('takes nothing from those who had chosen among all before others came', () => {
+    const policy = policyOf({ nearest: 6, random: 6 })
+    const before = policy.choose(seen(100, { links: [link('n1')] }), 0, 'start').wanted
+    policy.onNews(150, 10_000)
+    expect(policy.choose(seen(150, { links: [link('n1')] }), 10_250, 'planned').wanted).toEqual(before)
+    expect(policy.choose(seen(150, { links: [link('n1')] }), 12_250, 'planned').wanted).not.toEqual(before)
+  })
+
   test('is not put off where no more are known than a few: they are linked to at once', () => {
     const policy = policyOf()
     policy.onNews(4, 0)

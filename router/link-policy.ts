@@ -10,8 +10,10 @@ export interface LinkPolicyOptions extends LinkChoiceOptions {
   /** From news to a choice: many nodes become known at once. In a sparse overlay a choice costs more than it changes. */
   readonly soonMs: number
   readonly soonSparseMs: number
-  /** While nodes became known less than this ago there are more to come: all of them are linked to only when it is clear that they are few. */
+  /** While nodes became known less than this ago there are more to come: a third of the links is enough until all are known, … */
   readonly growingMs: number
+  /** … but not for longer than this: a mesh may grow for ever. */
+  readonly growingMsMax: number
   /** A link that its dialler has no more use for is given up after this; until then the other end may have come to want it. */
   readonly unwantedMs: number
   /** A link that is given up stays open this long: others have heard of it by then. */
@@ -28,6 +30,7 @@ export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   soonMs: 250,
   soonSparseMs: 2000,
   growingMs: 2000,
+  growingMsMax: 30_000,
   unwantedMs: 15_000,
   leaveMs: 2000,
   awayMs: 45_000,
@@ -35,6 +38,8 @@ export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
 
 /** Nodes that are looked at for each of the nearest: the cheapest to reach are not quite the nearest, and those of before are preferred. */
 const LOOKED_AT_RATIO = 5
+/** Of the links a node wants, those that it makes while it hears of more and more nodes: most of what it chose then would be taken back. */
+const GROWING_SHARE = 1 / 3
 /** What a call counts for after so long: half of it after half a minute. */
 const CALLS_KEPT_SHARE = 0.9
 const CALLS_KEPT_MS = 5000
@@ -104,6 +109,8 @@ export class LinkPolicy {
   private unwantedSinceMs = new Map<NodeId, number>()
   private plannedAtMs: number | undefined
   private grewAtMs = Number.NEGATIVE_INFINITY
+  /** When it began to put off a choice among all, because more came to be known; undefined: it does not. */
+  private putOffSinceMs: number | undefined
   private fadedAtMs: number | undefined
 
   constructor(deps: LinkPolicyDeps, options: Partial<LinkPolicyOptions> = {}) {
@@ -151,14 +158,18 @@ export class LinkPolicy {
     if (occasion === 'planned') this.plannedAtMs = undefined
     if (occasion === 'period') this.fade(nowMs)
     const isSparse = this.isSparse(seen.count)
-    const isGrowing = this.mayGrow(seen.known.length) && nowMs - this.grewAtMs < this.options.growingMs
+    const isGrowing = this.isGrowing(seen.known.length, nowMs)
     const rttMs = isSparse ? seen.near(LOOKED_AT_RATIO * this.options.nearest) : () => 0
     const kept = isSparse ? this.keptPlaces(seen.known, rttMs, nowMs) : NOWHERE
     const peers = seen.known.map(
       (node): LinkPeer => ({ node, rttMs: rttMs(node) ?? kept.get(node), calls: this.calls.get(node) ?? 0 }),
     )
-    const fullMeshMax = isGrowing ? 0 : isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
-    this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
+    if (!isGrowing) {
+      const fullMeshMax = isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
+      this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
+    } else if (this.chosen.size < this.fewLinks.nearest + this.fewLinks.random) {
+      this.chosen = chooseLinks(this.deps.self, peers, this.chosen, this.fewLinks)
+    }
     const isLonely = isSparse && seen.links.length === 0
     const { periodMs, periodMsPerNode } = this.options
     const tries = isLonely ? pickSome(seen.known, LONELY_TRIES, this.deps.random) : []
@@ -188,6 +199,23 @@ export class LinkPolicy {
       else if (last !== undefined && nowMs - last.atMs < this.options.awayMs) away.set(node, last.rttMs)
     }
     return away.size > this.options.nearest / 2 ? NOWHERE : away
+  }
+
+  /** Whether a choice among all is put off. */
+  private isGrowing(knownCount: number, nowMs: number): boolean {
+    const { growingMs, growingMsMax } = this.options
+    if (!this.mayGrow(knownCount) || nowMs - this.grewAtMs >= growingMs) this.putOffSinceMs = undefined
+    else if (nowMs - (this.putOffSinceMs ?? nowMs) < growingMsMax) {
+      this.putOffSinceMs ??= nowMs
+      return true
+    }
+    return false
+  }
+
+  private get fewLinks(): LinkChoiceOptions {
+    const few = (count: number): number => Math.ceil(count * GROWING_SHARE)
+    const { nearest, random, called } = this.options
+    return { fullMeshMax: 0, nearest: few(nearest), random: few(random), called }
   }
 
   private mayGrow(knownCount: number): boolean {
