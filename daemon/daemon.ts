@@ -321,7 +321,7 @@ export class Daemon {
       const isOnly = this.host.router.table.candidates(target.service).length === 1
       return this.callPlane.open(target.node, open, isOnly ? ONLY_PLACE_WAIT_MS : undefined)
     }
-    const [mine, theirs] = createLocalCall()
+    const [mine, theirs] = createLocalCall(error => this.onCallThrown(error))
     this.accept(theirs, open)
     return mine
   }
@@ -329,6 +329,11 @@ export class Daemon {
   private accept(call: Call, open: CallOpen): void {
     if (open.kind === 'tcp') this.tcpEgress.accept(call, open)
     else this.egress.accept(call, open)
+  }
+
+  private onCallThrown(error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error)
+    this.log.error({ code: 'internal', reason, err: error }, 'the handler of a call failed')
   }
 
   /** Calls that enter here and calls that leave here; one that does both counts twice. */

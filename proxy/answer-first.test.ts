@@ -4,6 +4,7 @@ import net from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Call } from './call.ts'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 import { TestPlaces, waitUntil } from './test-places.ts'
 
 let mesh: TestPlaces
@@ -22,7 +23,7 @@ class Caller {
   private resumes = 0
 
   constructor(chunks: number) {
-    const [mine, theirs] = createLocalCall()
+    const [mine, theirs] = createLocalCall(rethrow)
     this.watch(theirs)
     const tell = (what: string) => (): void => void this.told.push(what)
     mine.handler = {

@@ -3,6 +3,7 @@ import type { Candidate } from '../router/model.ts'
 import type { Call, CallOpen } from './call.ts'
 import { Exchange, type ExchangeDeps, type ExchangeRequest } from './exchange.ts'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 
 let nowMs = 0
 let told: string[] = []
@@ -19,7 +20,7 @@ const deps: ExchangeDeps = {
   candidates: () => candidates,
   knows: () => true,
   open(target, open) {
-    const [mine, call] = createLocalCall()
+    const [mine, call] = createLocalCall(rethrow)
     call.handler = {
       onHead() {},
       onTrailers() {},

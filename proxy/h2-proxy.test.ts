@@ -4,6 +4,7 @@ import http2 from 'node:http2'
 import net from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 import { deadAddress, TestPlaces, waitUntil } from './test-places.ts'
 
 let mesh = new TestPlaces()
@@ -451,7 +452,7 @@ describe('what ends early', () => {
     })
     mesh.place('b', { orders: [await mesh.listen(server)] }, 'h2')
     const place = mesh.places.get('b')
-    const [mine, theirs] = createLocalCall()
+    const [mine, theirs] = createLocalCall(rethrow)
     let hasEnded = false
     const onEnd = (): void => {
       hasEnded = true

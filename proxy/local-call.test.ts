@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import { CALL_WINDOW_BYTES, type Call, type CallHandler, type CallReset } from './call.ts'
 import { createLocalCall } from './local-call.ts'
 
@@ -40,8 +40,12 @@ const bytes = (text: string): Buffer => Buffer.from(text)
 /** Everything that was sent until now has been told by then. */
 const turn = (): Promise<void> => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
 
+const thrown: unknown[] = []
+const onThrown = (error: unknown): void => void thrown.push(error)
+afterEach(() => expect(thrown.splice(0)).toEqual([]))
+
 function pair(): [Witness, Witness] {
-  const [opener, acceptor] = createLocalCall()
+  const [opener, acceptor] = createLocalCall(onThrown)
   return [new Witness(opener), new Witness(acceptor)]
 }
 
@@ -105,7 +109,7 @@ test('no event is delivered from inside a method of the call', () => {
 })
 
 test('what comes before the handler was set is kept until the end of the turn', async () => {
-  const [opener, call] = createLocalCall()
+  const [opener, call] = createLocalCall(onThrown)
   opener.write(bytes('first'))
   opener.end()
   const seen = await new Promise<Witness>(resolve => {
@@ -116,7 +120,7 @@ test('what comes before the handler was set is kept until the end of the turn', 
 })
 
 test('a reset that comes before the handler was set is kept as well', async () => {
-  const [opener, call] = createLocalCall()
+  const [opener, call] = createLocalCall(onThrown)
   opener.reset(CANCEL)
   await Promise.resolve()
   await Promise.resolve()
@@ -161,15 +165,28 @@ test('a reader may pause from inside an event, and hears nothing until it resume
   expect([acceptor.bytes, acceptor.events]).toEqual([3, ['end']])
 })
 
-test('a handler that throws ends its own call at both ends instead of the process', async () => {
+test('a handler that throws ends its own call at both ends instead of the process, and what it threw is told', async () => {
   const [opener, acceptor] = pair()
+  const failed = new Error('handler failed')
   acceptor.onData = () => {
-    throw new Error('handler failed')
+    throw failed
   }
   opener.call.write(bytes('x'))
   opener.call.end()
   await turn()
   expect([opener.events, acceptor.events]).toEqual([['reset internal'], ['reset internal']])
+  expect(thrown.splice(0)).toEqual([failed])
+})
+
+test('what a handler throws at the reset of its call is told as well', async () => {
+  const [opener, acceptor] = pair()
+  const failed = new Error('handler failed')
+  acceptor.onReset = () => {
+    throw failed
+  }
+  opener.call.reset(CANCEL)
+  await turn()
+  expect(thrown.splice(0)).toEqual([failed])
 })
 
 test('an instance that never stops to begin its answer cannot fill the memory', async () => {

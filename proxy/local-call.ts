@@ -10,11 +10,11 @@ const HEADS_MAX = 256
  *
  * What one end sends is told to the other in a later microtask, in order; a paused end holds the sender after a window.
  * What comes before a handler was set waits for it until the turn of the event loop ends. A handler that throws ends its
- * own call as `internal` at both ends, and nothing else.
+ * own call as `internal` at both ends, and nothing else; `onThrown` is told what it threw.
  */
-export function createLocalCall(): [opener: Call, acceptor: Call] {
-  const a = new LocalEnd()
-  const b = new LocalEnd()
+export function createLocalCall(onThrown: (error: unknown) => void): [opener: Call, acceptor: Call] {
+  const a = new LocalEnd(onThrown)
+  const b = new LocalEnd(onThrown)
   a.peer = b
   b.peer = a
   return [a, b]
@@ -41,6 +41,11 @@ class LocalEnd implements Call {
   /** This end has reset the call: it hears nothing more, not even a reset that crossed its own. */
   private isDeaf = false
   private isSenderHeld = false
+  private readonly onThrown: (error: unknown) => void
+
+  constructor(onThrown: (error: unknown) => void) {
+    this.onThrown = onThrown
+  }
 
   sendHead(bytes: Buffer): void {
     if (this.isOver || this.hasSentEnd) return
@@ -120,7 +125,8 @@ class LocalEnd implements Call {
     try {
       this.tellHandler()
     } catch (error) {
-      this.fail(`a handler of the call failed: ${error instanceof Error ? error.message : String(error)}`, 'internal')
+      this.onThrown(error)
+      this.fail('this node failed to handle the call', 'internal')
     }
   }
 
@@ -165,8 +171,9 @@ class LocalEnd implements Call {
       this.isDeaf = true
       try {
         this.handler.onReset(reset)
-      } catch {
-        // The call is over at both ends: there is nothing left that could be told of it.
+      } catch (error) {
+        // The call is over at both ends: there is nobody left to be told of it there.
+        this.onThrown(error)
       }
     }
     if (this.handler !== DEAF) queueMicrotask(tell)

@@ -10,6 +10,7 @@ import { INGRESS_DEFAULTS, Ingress } from './ingress.ts'
 import { InstancePool } from './instance-pool.ts'
 import { Instances } from './instances.ts'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 
 const cleanups: (() => Promise<unknown> | unknown)[] = []
 afterEach(async () => {
@@ -82,7 +83,7 @@ class Bench {
 
   private open(name: string, open: CallOpen): Call | undefined {
     this.opened.push(name)
-    const [mine, theirs] = createLocalCall()
+    const [mine, theirs] = createLocalCall(rethrow)
     if (this.onOpen?.(name, theirs, open) === true) return mine
     this.places.get(name)?.egress.accept(theirs, open)
     return mine

@@ -1,6 +1,7 @@
 import net from 'node:net'
 import { afterEach, expect, test } from 'vitest'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 import { resetSocket, Splice } from './splice.ts'
 import { TestPlaces, waitUntil } from './test-places.ts'
 
@@ -17,7 +18,7 @@ async function createSplice() {
   await waitUntil('the connection is there', () => sockets.length === 1)
   const [socket] = sockets
   if (socket === undefined) throw new Error('expected a connection')
-  const [mine, theirs] = createLocalCall()
+  const [mine, theirs] = createLocalCall(rethrow)
   let heardBytes = 0
   theirs.handler = {
     ...{ onHead() {}, onTrailers() {}, onEnd() {}, onDrain() {}, onReset() {} },
@@ -57,7 +58,7 @@ test('is silent when nothing has moved in either direction for the time given, a
 test('lets what the socket said last leave before it resets the call', async () => {
   const { peer, splice } = await createSplice()
   const log: string[] = []
-  const [call] = createLocalCall()
+  const [call] = createLocalCall(rethrow)
   splice.attach({
     ...{ handler: call.handler, sendHead() {}, sendTrailers() {}, end() {}, pause() {}, resume() {} },
     // As a link does: what is written leaves at the end of the turn.

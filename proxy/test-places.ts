@@ -11,6 +11,7 @@ import { INGRESS_DEFAULTS, Ingress, type IngressCounters, type IngressOptions } 
 import { INSTANCE_POOL_DEFAULTS, InstancePool, type InstancePoolOptions } from './instance-pool.ts'
 import { Instances } from './instances.ts'
 import { createLocalCall } from './local-call.ts'
+import { rethrow } from './rethrow-fixture.ts'
 import { TcpEgress } from './tcp-egress.ts'
 import { TcpListener, type TcpListenerOptions } from './tcp-listener.ts'
 import type { TunnelDeps } from './tcp-tunnel.ts'
@@ -163,7 +164,7 @@ export class TestPlaces {
   private open(name: string, open: CallOpen): Call | undefined {
     this.opened.push(name)
     this.opens.push(open)
-    const [mine, theirs] = createLocalCall()
+    const [mine, theirs] = createLocalCall(rethrow)
     if (this.onOpen?.(name, theirs, open) === true) return mine
     const place = this.places.get(name)
     if (open.kind === 'tcp') place?.tcp.accept(theirs, open)
