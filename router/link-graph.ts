@@ -174,7 +174,7 @@ export class LinkGraph {
           if (to === start) continue
           const row = i * ROW
           const isOwn = from === start
-          const linkMs = isOwn ? linkCostMs(linkAt(rows, row)) : (rows[row + COST_MS] as number)
+          const linkMs = costAt(rows, row, isOwn)
           const totalMs = (costMs[from] as number) + linkMs
           const knownMs = bestMs[to] as number
           // Written so that an infinite cost is never taken.
@@ -186,7 +186,7 @@ export class LinkGraph {
           bestMs[to] = totalMs
           bestHops[to] = hops
           round.costMs[to] = totalMs
-          round.rttMs[to] = (rttMs[from] as number) + (rows[row + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number)
+          round.rttMs[to] = (rttMs[from] as number) + rttAt(rows, row, isOwn)
           round.previous[to] = from
         }
       }
@@ -220,10 +220,10 @@ export class LinkGraph {
       for (const [i, to] of ends.entries()) {
         const row = i * ROW
         const isOwn = from === start
-        const costMs = way.costMs + (isOwn ? linkCostMs(linkAt(rows, row)) : (rows[row + COST_MS] as number))
+        const costMs = way.costMs + costAt(rows, row, isOwn)
         const knownMs = open.get(to)?.costMs ?? Number.POSITIVE_INFINITY
         if (done.has(to) || !(costMs < knownMs)) continue
-        open.set(to, { costMs, rttMs: way.rttMs + (rows[row + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number) })
+        open.set(to, { costMs, rttMs: way.rttMs + rttAt(rows, row, isOwn) })
       }
     }
     return found
@@ -439,6 +439,16 @@ export class ShortestPaths {
     }
     return path.reverse()
   }
+}
+
+/** What a link costs: the searching node's own on its own word, another as it is counted. */
+function costAt(rows: readonly number[], row: number, isOwn: boolean): number {
+  return isOwn ? linkCostMs(linkAt(rows, row)) : (rows[row + COST_MS] as number)
+}
+
+/** The round trip that goes with it. */
+function rttAt(rows: readonly number[], row: number, isOwn: boolean): number {
+  return rows[row + (isOwn ? RTT_MS : COUNTED_RTT_MS)] as number
 }
 
 function linkAt(rows: readonly number[], row: number): LinkInfo {
