@@ -49,17 +49,27 @@ describe('the neighbours that hand on', () => {
     expect(['a', 'b', 'c', 'd'].map(node => providers.has(node))).toEqual([true, false, true, false])
   })
 
+  test('when fewer are wanted than there are, the one with the most to do is left for none', () => {
+    const providers = new Providers(dice(0.99))
+    for (const node of ['a', 'b', 'c', 'd']) providers.onLinkUp(node, 4, 3)
+    providers.onLoad('b', 1)
+    expect(providers.balance(3)).toBeUndefined()
+    expect(providers.balance(2)).toEqual(['b'])
+    expect(['a', 'b', 'c', 'd'].map(node => providers.has(node))).toEqual([true, false, true, false])
+    expect(providers.balance(2)).toBeUndefined()
+  })
+
   test('one with clearly more to do than a neighbour is left for it, and a difference of one is left alone', () => {
     const providers = new Providers(dice(0.99))
     for (const node of ['a', 'b', 'c']) providers.onLinkUp(node, 4, 2)
     providers.onLoad('a', 1)
     providers.onLoad('b', 6)
     providers.onLoad('c', 5)
-    expect(providers.balance()).toBeUndefined()
+    expect(providers.balance(3)).toBeUndefined()
     providers.onLoad('c', 4)
-    expect(providers.balance()).toEqual(['b', 'c'])
+    expect(providers.balance(3)).toEqual(['b', 'c'])
     expect(['a', 'b', 'c'].map(node => providers.has(node))).toEqual([true, false, true])
-    expect(providers.balance()).toBeUndefined()
+    expect(providers.balance(3)).toBeUndefined()
   })
 
   test('a whole mesh that began with everyone at one provider comes to an even burden', () => {
@@ -78,7 +88,7 @@ describe('the neighbours that hand on', () => {
         // It hears from one neighbour at a time, and from its providers when it changes them.
         const heard = all[Math.floor(random() * all.length)] as string
         if (heard !== node) providers.onLoad(heard, load(heard))
-        for (const touched of providers.balance() ?? []) providers.onLoad(touched, load(touched))
+        for (const touched of providers.balance(3) ?? []) providers.onLoad(touched, load(touched))
       }
     }
     expect(Math.max(...all.map(load))).toBeLessThanOrEqual(5)

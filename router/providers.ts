@@ -55,11 +55,18 @@ export class Providers {
     if (this.loads.has(node)) this.loads.set(node, load)
   }
 
-  /** Leaves the provider with the most to do for a neighbour with clearly less, at most one at a time. Answers both. */
-  balance(): [left: NodeId, taken: NodeId] | undefined {
+  /**
+   * Leaves the provider with the most to do: for none if there are more than `wanted`, else for a neighbour with clearly
+   * less. At most one at a time. Answers who is to hear of it.
+   */
+  balance(wanted: number): readonly NodeId[] | undefined {
     let left: NodeId | undefined
     for (const node of this.chosen) if (left === undefined || this.load(node) > this.load(left)) left = node
     if (left === undefined) return undefined
+    if (this.chosen.size > wanted) {
+      this.chosen.delete(left)
+      return [left]
+    }
     const mostLoad = this.load(left) - LOAD_GAP
     // Any of them, not the least: everyone would run to the same one.
     const lighter = [...this.loads].flatMap(([node, load]) => (load <= mostLoad && !this.has(node) ? [node] : []))

@@ -99,6 +99,8 @@ const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
+/** With more nodes than this, what everyone costs everyone is kept down: fewer providers, and less haste to find what was lost. */
+const MANY_NODES = 500
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
 /** Neighbours that still stand by a suspect: more than this are not all silent because their words were lost. */
@@ -506,9 +508,9 @@ export class Router {
     if (nowMs >= this.suspects.atMs) this.askAboutSuspects(nowMs)
     if (nowMs >= this.digestAtMs) {
       const isQuick = --this.quickLeft > 0
-      const meanMs = isQuick ? this.options.quickDigestMs : this.options.digestMs
+      const meanMs = isQuick ? this.quickDigestMs : this.options.digestMs
       this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
-      const balanced = this.providers.balance()
+      const balanced = this.providers.balance(this.providersMax)
       const random = this.anyNeighbour()
       for (const to of balanced ?? [random]) if (to !== undefined) this.sendSummary(to)
     }
@@ -520,7 +522,7 @@ export class Router {
   private expectNews(nowMs: number): void {
     if (this.neighbours.size === 0) return
     this.quickLeft = QUICK_EXCHANGES
-    const soonMs = nowMs + this.options.quickDigestMs * (0.5 + this.deps.random())
+    const soonMs = nowMs + this.quickDigestMs * (0.5 + this.deps.random())
     this.digestAtMs = Math.min(this.digestAtMs, soonMs)
   }
 
@@ -577,7 +579,16 @@ export class Router {
 
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
-    return this.neighbours.size < this.records.size ? this.options.providers : this.options.providers - 1
+    return this.neighbours.size < this.records.size ? this.providersMax : this.options.providers - 1
+  }
+
+  private get providersMax(): number {
+    return this.records.size > MANY_NODES ? this.options.providers - 1 : this.options.providers
+  }
+
+  /** The more nodes, the more of their news is under way at any time, which a digest finds missing though nothing was lost. */
+  private get quickDigestMs(): number {
+    return this.options.quickDigestMs * Math.max(1, this.records.size / MANY_NODES)
   }
 
   private sendSummary(to: NodeId): void {
