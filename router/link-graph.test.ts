@@ -71,6 +71,11 @@ const lopsided = fc
   .array(fc.tuple(fc.constantFrom(...NODES), fc.constantFrom(...NODES), fc.nat(6)), { maxLength: 30, size: 'max' })
   .map(rows => links(...rows.map(row => row.join(' '))))
 
+/** The other ends of links that both ends state. */
+function mutual(node: NodeId, states: Links): NodeId[] {
+  return [...(states.get(node)?.keys() ?? [])].filter(other => states.get(other)?.has(node))
+}
+
 describe('the graph of links', () => {
   test('the cheapest path to every node is found, and no path where none is', () => {
     fc.assert(
@@ -110,10 +115,15 @@ describe('the graph of links', () => {
           else states.get(from)?.set(to, link)
           expect(known.get(from, to)).toEqual(link)
           expect(known.countOf(from)).toBe(states.get(from)?.size)
+          for (const node of [from, to]) expect(known.countedOf(node)).toBe(mutual(node, states).length)
         }
         known.forget(NODES[forgotten] as string)
         states.get(NODES[forgotten] as string)?.clear()
-        for (const self of NODES) expect(shortestPaths(self, states, known)).toEqual(oracle(self, states))
+        for (const self of NODES) {
+          expect(shortestPaths(self, states, known)).toEqual(oracle(self, states))
+          expect(known.countedOf(self)).toBe(mutual(self, states).length)
+          expect(known.linkedTo(self).toSorted()).toEqual(mutual(self, states).toSorted())
+        }
       }),
       { numRuns: 200 },
     )

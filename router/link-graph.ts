@@ -38,6 +38,8 @@ export class LinkGraph {
   private readonly edges: (Edges | undefined)[] = []
   /** Links stated towards each node. */
   private readonly statedTo: number[] = []
+  /** Links of each node that both ends state. */
+  private readonly counted: number[] = []
   private count = 0
   /** Who spoke last, and its number: a batch tells of many links of one node. */
   private lastFrom: NodeId | undefined
@@ -108,6 +110,12 @@ export class LinkGraph {
   idOf(tail: string): NodeId | undefined {
     const number = this.find(tail)
     return number === undefined ? undefined : this.ids[number]
+  }
+
+  /** How many of them the other end states as well. */
+  countedOf(node: NodeId): number {
+    const number = this.find(node)
+    return number === undefined ? 0 : (this.counted[number] as number)
   }
 
   /** Nodes that state a link to `node` as it states one to them. */
@@ -275,15 +283,27 @@ export class LinkGraph {
     // The last takes its place.
     ends[at] = ends.at(-1) as number
     ends.length--
-    rows.copyWithin(at * ROW, rows.length - ROW)
-    rows.length -= ROW
+    const last = rows.length - ROW
+    for (let i = 0; i < ROW; i++) rows[at * ROW + i] = rows[last + i] as number
+    rows.length = last
     this.statedTo[toNumber] = (this.statedTo[toNumber] as number) - 1
     const back = this.edgesOf(toNumber)
     const backAt = back.ends.indexOf(fromNumber)
-    if (backAt >= 0) back.rows[backAt * ROW + COST_MS] = Number.POSITIVE_INFINITY
+    if (backAt >= 0) {
+      this.recount(fromNumber, toNumber, back.rows[backAt * ROW + COST_MS] as number, Number.POSITIVE_INFINITY)
+      back.rows[backAt * ROW + COST_MS] = Number.POSITIVE_INFINITY
+    }
     this.giveUp(fromNumber)
     this.giveUp(toNumber)
     return true
+  }
+
+  /** A link between two nodes counts for something, or no longer does. */
+  private recount(a: number, b: number, beforeMs: number, nowMs: number): void {
+    const more = Number(nowMs !== Number.POSITIVE_INFINITY) - Number(beforeMs !== Number.POSITIVE_INFINITY)
+    if (more === 0) return
+    this.counted[a] = (this.counted[a] as number) + more
+    this.counted[b] = (this.counted[b] as number) + more
   }
 
   /** Works out what a link counts for, at both of its ends. */
@@ -298,6 +318,7 @@ export class LinkGraph {
     const backMs = costMsOf(back[backRow + RTT_MS] as number, back[backRow + LOSS_RATIO] as number)
     const costMs = Math.max(thereMs, backMs)
     const rttMs = (backMs > thereMs ? back[backRow + RTT_MS] : there[row + RTT_MS]) as number
+    this.recount(from, to, there[row + COST_MS] as number, costMs)
     there[row + COST_MS] = costMs
     there[row + COUNTED_RTT_MS] = rttMs
     back[backRow + COST_MS] = costMs
@@ -315,6 +336,7 @@ export class LinkGraph {
     growTo(this.ids, number, undefined)
     growTo(this.edges, number, undefined)
     growTo(this.statedTo, number, 0)
+    growTo(this.counted, number, 0)
     this.ids[number] = node
     this.count++
     return number

@@ -478,18 +478,24 @@ export class Router {
 
   private onWithdrawn(origin: NodeId, entry: Entry, nowMs: number): void {
     const to = this.table.linkEnd(entry)
-    // Who has taken the link back as well is alive.
-    if (to !== undefined && to !== this.deps.self && this.table.link(to, origin) !== undefined) {
+    if (to === undefined || to === this.deps.self) return
+    // This one is among them still. Who has taken the link back as well is alive.
+    const left = this.table.countedLinks(to) - 1
+    if (left > 0 && left <= this.suspectLinksMax(to) && this.table.link(to, origin) !== undefined) {
       this.suspects.add(to, nowMs)
     }
+  }
+
+  /** With more links left than this, a node is none that most of its neighbours have given up. */
+  private suspectLinksMax(node: NodeId): number {
+    return Math.min(this.table.statedLinks(node) / 2, SUSPECT_LINKS_MAX)
   }
 
   /** Asks what became of nodes that most of their neighbours have given up and that a path still leads to. */
   private askAboutSuspects(nowMs: number): void {
     for (const suspect of this.suspects.take(nowMs)) {
       const counted = this.table.linkedTo(suspect.node)
-      const most = Math.min(this.table.statedLinks(suspect.node) / 2, SUSPECT_LINKS_MAX)
-      if (counted.length === 0 || counted.length > most) continue
+      if (counted.length === 0 || counted.length > this.suspectLinksMax(suspect.node)) continue
       if (!this.table.isReached(suspect.node, false)) continue
       const scope = this.records.index.scopeOf([suspect.node, ...counted])
       const others = this.neighbours.nodes().filter(node => node !== suspect.node)

@@ -152,6 +152,11 @@ export class Table {
     return this.links.countOf(node)
   }
 
+  /** How many of them their other ends state as well. */
+  countedLinks(node: NodeId): number {
+    return this.links.countedOf(node)
+  }
+
   /** The nodes that state a link to `node` as it states one to them. */
   linkedTo(node: NodeId): readonly NodeId[] {
     return this.links.linkedTo(node)
