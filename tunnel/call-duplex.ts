@@ -6,6 +6,9 @@ import type { NodeId } from '../router/model.ts'
 /** What a TLS session over a call may hold at each end beyond the call's own window: four TLS records. */
 const HIGH_WATER_BYTES = 64 * 1024
 
+/** After its last word a stream that was closed in order is reset if the other end has not done so by then. */
+const LINGER_MS = 2000
+
 /**
  * A call as a stream of bytes, for what speaks over streams: the TLS session of a relayed link.
  *
@@ -18,6 +21,9 @@ export class CallDuplex extends Duplex implements CallHandler {
   readonly call: Call
   readonly #self: NodeId
   #onRoom: (() => void) | undefined
+  #linger: NodeJS.Timeout | undefined
+  #hasSentEnd = false
+  #hasHeardEnd = false
 
   constructor(call: Call, self: NodeId) {
     super({ readableHighWaterMark: HIGH_WATER_BYTES, writableHighWaterMark: HIGH_WATER_BYTES })
@@ -38,15 +44,20 @@ export class CallDuplex extends Duplex implements CallHandler {
   }
 
   override _final(done: () => void): void {
+    this.#hasSentEnd = true
     this.call.end()
     done()
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
-    if (this.resetBy === undefined) {
+    const reset = (): void => {
       const reason = error?.message ?? 'the relayed connection was closed'
       this.call.reset({ code: 'cancelled', reason, node: this.#self, unexecuted: false })
     }
+    const isInOrder = error === null && this.#hasSentEnd
+    if (this.resetBy === undefined && !isInOrder) reset()
+    // A reset would overtake the last bytes, here or at a relay. Who reads their end closes the other direction.
+    else if (this.resetBy === undefined && !this.#hasHeardEnd) this.#linger = setTimeout(reset, LINGER_MS).unref()
     done(error)
   }
 
@@ -63,6 +74,8 @@ export class CallDuplex extends Duplex implements CallHandler {
   }
 
   onEnd(): void {
+    this.#hasHeardEnd = true
+    clearTimeout(this.#linger)
     if (!this.destroyed) this.push(null)
   }
 
@@ -74,6 +87,7 @@ export class CallDuplex extends Duplex implements CallHandler {
 
   onReset(reset: CallReset): void {
     this.resetBy = reset
+    clearTimeout(this.#linger)
     this.destroy(new MeshError(reset.code, reset.reason))
   }
 }
