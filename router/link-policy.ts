@@ -158,18 +158,16 @@ export class LinkPolicy {
     if (occasion === 'planned') this.plannedAtMs = undefined
     if (occasion === 'period') this.fade(nowMs)
     const isSparse = this.isSparse(seen.count)
-    const isGrowing = this.isGrowing(seen.known.length, nowMs)
+    const isGrowing = this.putsOff(seen.known.length, nowMs)
     const rttMs = isSparse ? seen.near(LOOKED_AT_RATIO * this.options.nearest) : () => 0
     const kept = isSparse ? this.keptPlaces(seen.known, rttMs, nowMs) : NOWHERE
     const peers = seen.known.map(
       (node): LinkPeer => ({ node, rttMs: rttMs(node) ?? kept.get(node), calls: this.calls.get(node) ?? 0 }),
     )
-    if (!isGrowing) {
-      const fullMeshMax = isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
-      this.chosen = chooseLinks(this.deps.self, peers, this.chosen, { ...this.options, fullMeshMax })
-    } else if (this.chosen.size < this.fewLinks.nearest + this.fewLinks.random) {
-      this.chosen = chooseLinks(this.deps.self, peers, this.chosen, this.fewLinks)
-    }
+    const fullMeshMax = isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
+    const choice = isGrowing ? this.fewLinks() : { ...this.options, fullMeshMax }
+    const isEnough = isGrowing && this.chosen.size >= choice.nearest + choice.random
+    if (!isEnough) this.chosen = chooseLinks(this.deps.self, peers, this.chosen, choice)
     const isLonely = isSparse && seen.links.length === 0
     const { periodMs, periodMsPerNode } = this.options
     const tries = isLonely ? pickSome(seen.known, LONELY_TRIES, this.deps.random) : []
@@ -201,8 +199,8 @@ export class LinkPolicy {
     return away.size > this.options.nearest / 2 ? NOWHERE : away
   }
 
-  /** Whether a choice among all is put off. */
-  private isGrowing(knownCount: number, nowMs: number): boolean {
+  /** Whether a choice among all is put off, once more or from now on. */
+  private putsOff(knownCount: number, nowMs: number): boolean {
     const { growingMs, growingMsMax } = this.options
     if (!this.mayGrow(knownCount) || nowMs - this.grewAtMs >= growingMs) this.putOffSinceMs = undefined
     else if (nowMs - (this.putOffSinceMs ?? nowMs) < growingMsMax) {
@@ -212,7 +210,7 @@ export class LinkPolicy {
     return false
   }
 
-  private get fewLinks(): LinkChoiceOptions {
+  private fewLinks(): LinkChoiceOptions {
     const few = (count: number): number => Math.ceil(count * GROWING_SHARE)
     const { nearest, random, called } = this.options
     return { fullMeshMax: 0, nearest: few(nearest), random: few(random), called }

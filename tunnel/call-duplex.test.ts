@@ -1,4 +1,4 @@
-import { expect, test, vi } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import type { Call, CallHandler, CallReset } from '../proxy/call.ts'
 import { createLocalCall } from '../proxy/local-call.ts'
 import { rethrow } from '../proxy/rethrow-fixture.ts'
@@ -27,6 +27,10 @@ class Far implements CallHandler {
   }
 }
 
+/** The turns of the event loop go on. */
+const TIMERS = { toFake: ['setTimeout', 'clearTimeout'] } satisfies Parameters<typeof vi.useFakeTimers>[0]
+afterEach(() => vi.useRealTimers())
+
 const turn = (): Promise<void> => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
 
 function streamTo(): { stream: CallDuplex; far: Far } {
@@ -47,31 +51,30 @@ test('what was written before a stream was closed in order arrives whole: no res
 })
 
 test('who reads the end of a stream and closes its own is heard: nothing lingers', async () => {
+  vi.useFakeTimers(TIMERS)
   const { stream, far } = streamTo()
   stream.once('finish', () => stream.destroy())
   stream.end('bye')
   await turn()
+  expect(vi.getTimerCount()).toBe(1)
   far.call.reset({ code: 'cancelled', reason: 'closed', node: 'b', unexecuted: false })
   await turn()
   expect(stream.resetBy?.code).toBe('cancelled')
+  expect(vi.getTimerCount()).toBe(0)
 })
 
 test('an end that says nothing after the last word is reset in the end', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
-  try {
-    const { stream, far } = streamTo()
-    stream.once('finish', () => stream.destroy())
-    stream.end('bye')
-    await turn()
-    vi.advanceTimersByTime(1999)
-    await turn()
-    expect(far.told).toEqual(['bye', 'end'])
-    vi.advanceTimersByTime(1)
-    await turn()
-    expect(far.told).toEqual(['bye', 'end', 'reset cancelled'])
-  } finally {
-    vi.useRealTimers()
-  }
+  vi.useFakeTimers(TIMERS)
+  const { stream, far } = streamTo()
+  stream.once('finish', () => stream.destroy())
+  stream.end('bye')
+  await turn()
+  vi.advanceTimersByTime(1999)
+  await turn()
+  expect(far.told).toEqual(['bye', 'end'])
+  vi.advanceTimersByTime(1)
+  await turn()
+  expect(far.told).toEqual(['bye', 'end', 'reset cancelled'])
 })
 
 test('a stream that is given up before its end resets its call at once', async () => {

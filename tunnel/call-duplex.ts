@@ -50,15 +50,18 @@ export class CallDuplex extends Duplex implements CallHandler {
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    if (this.resetBy === undefined) this.#leave(error)
+    done(error)
+  }
+
+  #leave(error: Error | null): void {
     const reset = (): void => {
       const reason = error?.message ?? 'the relayed connection was closed'
       this.call.reset({ code: 'cancelled', reason, node: this.#self, unexecuted: false })
     }
-    const isInOrder = error === null && this.#hasSentEnd
-    if (this.resetBy === undefined && !isInOrder) reset()
+    if (error !== null || !this.#hasSentEnd) reset()
     // A reset would overtake the last bytes, here or at a relay. Who reads their end closes the other direction.
-    else if (this.resetBy === undefined && !this.#hasHeardEnd) this.#linger = setTimeout(reset, LINGER_MS).unref()
-    done(error)
+    else if (!this.#hasHeardEnd) this.#linger = setTimeout(reset, LINGER_MS).unref()
   }
 
   onHead(): void {

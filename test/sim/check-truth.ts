@@ -42,26 +42,25 @@ export function countErrors(mesh: SimMesh): { ghosts: number; missing: number } 
   return { ghosts, missing }
 }
 
-/** One that lacks what another offers that it is connected to. */
+/** A node, and one connected to it whose services it does not hold as they are. */
 export interface Lack {
   readonly node: SimNode
   readonly owner: SimNode
 }
 
-/** The first to be found; undefined: each node holds all that those connected to it offer. `before`: as last found, and looked at first. */
+/** The first to be found; undefined: each node holds just what those connected to it offer. `before`: as last found, and looked at first. */
 export function findLack(mesh: SimMesh, before: Lack | undefined): Lack | undefined {
   for (const group of mesh.components()) {
-    const connected = new Set(group)
-    if (before && connected.has(before.node) && connected.has(before.owner) && lacks(before)) return before
-    for (const node of group) for (const owner of group) if (lacks({ node, owner })) return { node, owner }
+    if (before && group.includes(before.node) && group.includes(before.owner)) {
+      if (findDifference(before.node, before.owner) !== undefined) return before
+    }
+    for (const node of group) {
+      for (const owner of group) {
+        if (owner !== node && findDifference(node, owner) !== undefined) return { node, owner }
+      }
+    }
   }
   return undefined
-}
-
-function lacks({ node, owner }: Lack): boolean {
-  let held = 0
-  for (const service of node.protocol.servicesOf(owner.id)) if (owner.services.has(service)) held++
-  return node !== owner && held < owner.services.size
 }
 
 function findDifference(node: SimNode, owner: SimNode): string | undefined {
