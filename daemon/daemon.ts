@@ -165,7 +165,7 @@ export class Daemon {
         ...{ random: Math.random, nowMs },
         known: () => this.knownNodes.nodes.keys(),
         inTable: () => [...this.host.router.table.nodeIds()].length - 1,
-        near: count => this.host.router.table.near(count),
+        nearest: count => this.host.router.table.nearest(count),
         links: () => this.overlay.links(),
         choose: (wanted, isSparse) => this.choose(wanted, isSparse),
         leave: node => this.overlay.leave(node),

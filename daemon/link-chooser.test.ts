@@ -18,7 +18,7 @@ function chooser(
       self: 'n0',
       known: () => world.known,
       inTable: () => world.table,
-      near: () => node => Number(node.slice(1)),
+      nearest: () => ({ get: node => Number(node.slice(1)) }),
       links: () => world.links,
       choose: wanted => told.push(wanted),
       leave: node => left.push(node),

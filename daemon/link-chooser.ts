@@ -7,7 +7,7 @@ export interface LinkChooserDeps {
   known(): Iterable<NodeId>
   /** Others that the table holds now; those that nobody has reached for days are not among them. */
   inTable(): number
-  near: Surroundings['near']
+  nearest: Surroundings['nearest']
   links(): readonly StandingLink[]
   /** `wanted` undefined: links to all. `isSparse`: links are few, and others than these of no use. */
   choose(wanted: ReadonlySet<NodeId> | undefined, isSparse: boolean): void
@@ -70,7 +70,7 @@ export class LinkChooser {
   choose(occasion: 'start' | 'period' | 'planned'): void {
     const { deps } = this
     const known = this.known()
-    const seen = { known, count: this.count(known), links: deps.links(), near: deps.near }
+    const seen = { known, count: this.count(known), links: deps.links(), nearest: deps.nearest }
     const { wanted, isAll, isSparse, leave, periodMs, againAtMs } = this.policy.choose(seen, deps.nowMs(), occasion)
     this.plan(againAtMs)
     if (occasion !== 'planned' && this.isStarted) {

@@ -10,7 +10,13 @@ const link = (node: NodeId, over: { dialled?: boolean; isInUse?: boolean } = {})
 
 /** A node `n0` among `n1`, `n2` … whose distance is their number; it has a link to `n1`. */
 function seen(count: number, over: Partial<Surroundings> = {}): Surroundings {
-  return { known: nodes(count), count, links: [link('n1')], near: () => node => Number(node.slice(1)), ...over }
+  return {
+    known: nodes(count),
+    count,
+    links: [link('n1')],
+    nearest: () => ({ get: node => Number(node.slice(1)) }),
+    ...over,
+  }
 }
 
 function policyOf(options: Partial<LinkPolicyOptions> = {}): LinkPolicy {
@@ -28,6 +34,16 @@ describe('to whom a node links', () => {
     expect([large.isAll, large.isSparse]).toEqual([false, true])
     expect(large.wanted.size).toBeLessThanOrEqual(4)
     expect([...large.wanted]).toEqual(expect.arrayContaining(['n1', 'n2']))
+  })
+
+  test('is fewer of the nearest among very many, and as many others: paths must reach everyone', () => {
+    const options = { nearest: 4, nearestOfMany: 2, random: 3, called: 0, manyNodes: 50 }
+    const wanted = (count: number) => policyOf(options).choose(seen(count), 0, 'start').wanted
+    expect([...wanted(50)]).toEqual(expect.arrayContaining(['n1', 'n2', 'n3', 'n4']))
+    const ofMany = [...wanted(51)]
+    expect(ofMany.slice(0, 2).sort()).toEqual(['n1', 'n2'])
+    expect(ofMany.length).toBeGreaterThanOrEqual(3)
+    expect(ofMany.length).toBeLessThanOrEqual(5)
   })
 
   test('is decided by how many there are, not by how many addresses are kept of earlier lives', () => {
@@ -48,7 +64,7 @@ describe('to whom a node links', () => {
   test('is no other for three quarters of a minute when one of the nearest goes away, unless most of them do', () => {
     const { awayMs } = LINK_POLICY_DEFAULTS
     const without = (...gone: NodeId[]): Surroundings =>
-      seen(100, { near: () => node => (gone.includes(node) ? undefined : Number(node.slice(1))) })
+      seen(100, { nearest: () => ({ get: node => (gone.includes(node) ? undefined : Number(node.slice(1))) }) })
     const policy = policyOf()
     const before = policy.choose(seen(100), 0, 'start').wanted
     policy.choose(seen(100), 10_000, 'period')
@@ -160,8 +176,8 @@ describe('what a node gives up', () => {
     expect(again.choose(seen(50, { links }), unwantedMs, 'period').leave).toEqual([])
     const wanted = policyOf()
     wanted.choose(seen(50, { links }), 0, 'period')
-    wanted.choose(seen(50, { links, near: () => node => (node === unwanted ? 0 : 1) }), 1000, 'period')
-    wanted.choose(seen(50, { links, near: () => node => (node === unwanted ? 900 : 1) }), 2000, 'period')
+    wanted.choose(seen(50, { links, nearest: () => ({ get: node => (node === unwanted ? 0 : 1) }) }), 1000, 'period')
+    wanted.choose(seen(50, { links, nearest: () => ({ get: node => (node === unwanted ? 900 : 1) }) }), 2000, 'period')
     expect(wanted.choose(seen(50, { links }), unwantedMs, 'period').leave).toEqual([])
     const gone = policyOf()
     gone.choose(seen(50, { links }), 0, 'period')

@@ -3,6 +3,10 @@ import type { NodeId } from './model.ts'
 import { pickSome } from './pick.ts'
 
 export interface LinkPolicyOptions extends LinkChoiceOptions {
+  /** In a mesh of more nodes than this, … */
+  readonly manyNodes: number
+  /** … links to so many of the nearest: each link is news to everyone, twice, whenever one of its ends comes or goes. */
+  readonly nearestOfMany: number
   /** Between two choices, … */
   readonly periodMs: number
   /** … and as much more as a large mesh is larger: to search all paths for it costs as much more. 10: 5 s up to 500 nodes. */
@@ -25,6 +29,8 @@ export interface LinkPolicyOptions extends LinkChoiceOptions {
 /** Found with simulated runs of a thousand nodes, by trying (`npm run sim`). */
 export const LINK_POLICY_DEFAULTS: LinkPolicyOptions = {
   ...LINK_CHOICE_DEFAULTS,
+  manyNodes: 500,
+  nearestOfMany: 3,
   periodMs: 5000,
   periodMsPerNode: 10,
   soonMs: 250,
@@ -48,7 +54,9 @@ const CALLS_MIN = 0.5
 /** Others that a node without any link tries in each period, beside its choice: those it chose may all be gone. */
 const LONELY_TRIES = 8
 
-const NOWHERE: ReadonlyMap<NodeId, number> = new Map()
+const NOWHERE: RoundTrips = new Map<NodeId, number>()
+/** Where everyone links to everyone. */
+const NO_DISTANCE: RoundTrips = { get: () => 0 }
 
 export interface LinkPolicyDeps {
   readonly self: NodeId
@@ -65,6 +73,11 @@ export interface StandingLink {
   readonly isInUse: boolean
 }
 
+/** Milliseconds by node; undefined: it is farther than those that were asked for, or no way leads there. */
+export interface RoundTrips {
+  get(node: NodeId): number | undefined
+}
+
 /** What a node sees when it chooses. */
 export interface Surroundings {
   /** Others that can be dialled, dead ones included: whoever was split off for long must be found again. */
@@ -72,8 +85,8 @@ export interface Surroundings {
   /** Others that there are: by this it is decided whether everyone links to everyone. */
   readonly count: number
   readonly links: readonly StandingLink[]
-  /** Round trips to at least so many of the nearest, measured or along the best path; undefined: farther, or no way leads there. */
-  near(count: number): (node: NodeId) => number | undefined
+  /** Round trips to at least so many of the nearest, measured or along the best path. */
+  nearest(count: number): RoundTrips
 }
 
 export interface LinkDecision {
@@ -123,6 +136,11 @@ export class LinkPolicy {
     return this.plannedAtMs !== undefined
   }
 
+  /** How many of the nearest it looks at to choose among them, in a sparse overlay. */
+  get lookedAt(): number {
+    return LOOKED_AT_RATIO * this.options.nearest
+  }
+
   /** There are too many to link to each. */
   isSparse(count: number): boolean {
     return count >= this.options.fullMeshMax
@@ -159,13 +177,14 @@ export class LinkPolicy {
     if (occasion === 'period') this.fade(nowMs)
     const isSparse = this.isSparse(seen.count)
     const isGrowing = this.putsOff(seen.known.length, nowMs)
-    const rttMs = isSparse ? seen.near(LOOKED_AT_RATIO * this.options.nearest) : () => 0
-    const kept = isSparse ? this.keptPlaces(seen.known, rttMs, nowMs) : NOWHERE
+    const rttMs = isSparse ? seen.nearest(this.lookedAt) : NO_DISTANCE
+    const nearest = seen.count > this.options.manyNodes ? this.options.nearestOfMany : this.options.nearest
+    const kept = isSparse ? this.keptPlaces(seen.known, nearest, rttMs, nowMs) : NOWHERE
     const peers = seen.known.map(
-      (node): LinkPeer => ({ node, rttMs: rttMs(node) ?? kept.get(node), calls: this.calls.get(node) ?? 0 }),
+      (node): LinkPeer => ({ node, rttMs: rttMs.get(node) ?? kept.get(node), calls: this.calls.get(node) ?? 0 }),
     )
     const fullMeshMax = isSparse ? this.options.fullMeshMax : Number.POSITIVE_INFINITY
-    const choice = isGrowing ? this.fewLinks() : { ...this.options, fullMeshMax }
+    const choice = isGrowing ? this.fewLinks() : { ...this.options, nearest, fullMeshMax }
     const isEnough = isGrowing && this.chosen.size >= choice.nearest + choice.random
     if (!isEnough) this.chosen = chooseLinks(this.deps.self, peers, this.chosen, choice)
     const isLonely = isSparse && seen.links.length === 0
@@ -182,21 +201,17 @@ export class LinkPolicy {
   }
 
   /** Those that went away just now are as far as they were; but when many of the nearest are gone, others are needed. */
-  private keptPlaces(
-    known: readonly NodeId[],
-    rttMs: (node: NodeId) => number | undefined,
-    nowMs: number,
-  ): ReadonlyMap<NodeId, number> {
+  private keptPlaces(known: readonly NodeId[], nearest: number, rttMs: RoundTrips, nowMs: number): RoundTrips {
     for (const node of this.lastSeen.keys()) if (!this.chosen.has(node)) this.lastSeen.delete(node)
     const away = new Map<NodeId, number>()
     for (const node of known) {
       if (!this.chosen.has(node)) continue
-      const foundMs = rttMs(node)
+      const foundMs = rttMs.get(node)
       const last = this.lastSeen.get(node)
       if (foundMs !== undefined) this.lastSeen.set(node, { rttMs: foundMs, atMs: nowMs })
       else if (last !== undefined && nowMs - last.atMs < this.options.awayMs) away.set(node, last.rttMs)
     }
-    return away.size > this.options.nearest / 2 ? NOWHERE : away
+    return away.size > nearest / 2 ? NOWHERE : away
   }
 
   /** Whether a choice among all is put off, once more or from now on. */

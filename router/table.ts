@@ -167,11 +167,11 @@ export class Table {
     return this.links.leads(this.self, node, this.hopsMax, isBesides)
   }
 
-  /** Round trips to the nodes that are cheapest to reach, and to all that there is a link to; undefined: farther, or no way. */
-  near(count: number): (node: NodeId) => number | undefined {
+  /** Round trips to the nodes that are cheapest to reach, and to all that there is a link to. Others are farther, or no way leads there. */
+  nearest(count: number): ReadonlyMap<NodeId, number> {
     const rttMs = this.links.nearest(this.self, count)
     for (const [node, link] of this.links.statedBy(this.self)) rttMs.set(node, link.rttMs)
-    return node => rttMs.get(node)
+    return rttMs
   }
 
   /** Round trip to `node` along its path, milliseconds; undefined: no way. */

@@ -1,6 +1,5 @@
 import type { Version } from '../../router/frame.ts'
 import type { NodeId } from '../../router/model.ts'
-import { RouterProtocol } from './router-protocol.ts'
 import type { SimMesh } from './sim-mesh.ts'
 import type { SimNode } from './sim-node.ts'
 
@@ -22,7 +21,7 @@ export function findDisagreement(mesh: SimMesh): string | undefined {
 export function ownVersions(mesh: SimMesh): Map<NodeId, Version> {
   const versions = new Map<NodeId, Version>()
   for (const { id, protocol } of mesh.living()) {
-    const own = protocol instanceof RouterProtocol ? protocol.router.digest().get(id) : undefined
+    const own = protocol.versions()?.get(id)
     if (own !== undefined) versions.set(id, own)
   }
   return versions
@@ -35,8 +34,8 @@ export function ownVersions(mesh: SimMesh): Map<NodeId, Version> {
 export function findLaggard(mesh: SimMesh, said: ReadonlyMap<NodeId, Version>): string | undefined {
   for (const group of mesh.components()) {
     for (const node of group) {
-      if (!(node.protocol instanceof RouterProtocol)) return undefined
-      const digest = node.protocol.router.digest()
+      const digest = node.protocol.versions()
+      if (digest === undefined) return undefined
       for (const { id, name } of group) {
         const [known, told] = [digest.get(id), said.get(id)]
         if (known === undefined) return `${node.name} does not know ${name}`
@@ -57,8 +56,8 @@ function findDisagreementIn(mesh: SimMesh, group: readonly SimNode[]): string | 
   const present = new Set(group.map(node => node.id))
   const first = new Map<NodeId, { version: Version; holder: SimNode }>()
   for (const node of group) {
-    if (!(node.protocol instanceof RouterProtocol)) return undefined
-    const digest = node.protocol.router.digest()
+    const digest = node.protocol.versions()
+    if (digest === undefined) return undefined
     for (const id of present) {
       if (!digest.has(id)) return `${node.name} does not know ${mesh.nameOf(id)}`
     }

@@ -1,5 +1,4 @@
 import type { Violation } from './checkers.ts'
-import { RouterProtocol } from './router-protocol.ts'
 import type { SimMesh } from './sim-mesh.ts'
 
 /** Bytes one entry takes in a batch, at most: a link's key holds a node id of 52 characters. Measured: 80; a label or two on top. */
@@ -25,14 +24,13 @@ export function checkBounds(mesh: SimMesh): Violation[] {
   for (const node of mesh.living()) {
     const held = node.protocol.heldBytes()
     if (held > allowed) add(node.name, `holds ${held} bytes of records, expected at most ${allowed}`)
-    if (node.protocol instanceof RouterProtocol) {
-      for (const [reason, count] of node.protocol.router.refused) {
-        add(node.name, `refused ${count} times for ${reason}, though everyone is honest`)
-      }
+    for (const [reason, count] of node.protocol.refused()) {
+      add(node.name, `refused ${count} times for ${reason}, though everyone is honest`)
     }
     const leftMs = node.trueMs(node.wakeAtMs) - mesh.nowMs
-    if (!node.frozen && (leftMs < 0 || leftMs > WAKE_MS_MAX)) {
-      add(node.name, `is stuck: its next wake is in ${leftMs} ms, expected 0 to ${WAKE_MS_MAX}`)
+    // One that was due just now is being thought about, as is what asked for it.
+    if (!node.frozen && (leftMs < -2 * mesh.thinkMs || leftMs > WAKE_MS_MAX)) {
+      add(node.name, `is stuck: its next wake is in ${leftMs} ms, expected ${-2 * mesh.thinkMs} to ${WAKE_MS_MAX}`)
     }
   }
   for (const crash of mesh.crashes.splice(0)) {

@@ -1,9 +1,9 @@
 import type { NodeId } from '../../router/model.ts'
 import { HOP_COST_MS, HOPS_MAX } from '../../router/paths.ts'
 import type { Violation } from './checkers.ts'
-import { RouterProtocol } from './router-protocol.ts'
 import type { SimMesh } from './sim-mesh.ts'
 import type { LinkEnd, SimNode } from './sim-node.ts'
+import type { SimProtocol } from './sim-protocol.ts'
 
 /** By how much a link's published round trip may be off: the router's own deadband (10 % and 2 ms) and half again for smoothing. */
 const RTT_SLACK_RATIO = 0.15
@@ -31,7 +31,7 @@ export function checkPaths(mesh: SimMesh, viewers: (group: readonly SimNode[]) =
   const violations: Violation[] = []
   for (const group of mesh.components()) {
     for (const node of viewers(group)) {
-      if (!(node.protocol instanceof RouterProtocol)) continue
+      if (!node.protocol.carriesHealth) continue
       const best = searchCheapest(node, links)
       for (const target of mesh.nodes.values()) {
         if (target === node) continue
@@ -52,12 +52,12 @@ function judge(
   mesh: SimMesh,
   node: SimNode,
   target: SimNode,
-  protocol: RouterProtocol,
+  protocol: SimProtocol,
   best: Cheapest | undefined,
   links: ReadonlyMap<SimNode, readonly TrueLink[]>,
   deadEnds: ReadonlySet<NodeId>,
 ): string | undefined {
-  const path = protocol.router.table.path(target.id)?.path
+  const path = protocol.path(target.id)
   if (path === undefined) return best === undefined ? undefined : `no path to ${target.name}, which can be reached`
   const said = `path to ${target.name} via ${path.map(id => mesh.nameOf(id)).join('>')}`
   if (path.at(-1) !== target.id) return `${said} does not end there`

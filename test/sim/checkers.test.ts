@@ -94,7 +94,7 @@ describe('the checkers notice', () => {
     const { protocol } = node
     node.protocol = new Proxy(protocol, {
       get: (target, key) =>
-        key === 'step'
+        key === 'begin'
           ? () => {
               throw new Error('broken')
             }

@@ -21,24 +21,37 @@ export interface Violation {
 const KEPT_MAX = 5
 /** Nodes whose tables are looked at in a large mesh; in a small one, all are. */
 const VIEWERS_MAX = 60
+/** A mesh of more than this is looked at this often until all is well. */
+const LARGE_NODES = 200
+const LARGE_LOOK_MS = 5000
 
 /**
  * Looks at a mesh that was left in peace, and runs it on until all is well or `withinMs` is over: what is wrong then is a
  * violation. Nothing here knows what happened before; that is the scenarios' part.
  */
-export function checkAtRest(mesh: SimMesh, withinMs: number, convergence?: Convergence): Violation[] {
+export function checkAtRest(
+  mesh: SimMesh,
+  withinMs: number,
+  convergence?: Convergence,
+  onStep: () => void = () => {},
+): Violation[] {
   const untilMs = mesh.nowMs + withinMs
   const random = randomFor(mesh.nowMs, 'viewers')
   const viewers = (group: readonly SimNode[]): readonly SimNode[] =>
     group.length <= VIEWERS_MAX ? group : shuffle(random, group).slice(0, VIEWERS_MAX)
   const said = ownVersions(mesh)
   let found = look(mesh, said, viewers)
-  // Looking costs more than running when the mesh is large.
   const stepMs = mesh.nodes.size > VIEWERS_MAX ? 1000 : 100
+  // Looking costs more than running when the mesh is large.
+  const lookMs = mesh.nodes.size > LARGE_NODES ? LARGE_LOOK_MS : stepMs
+  let lookAtMs = mesh.nowMs + lookMs
   while ((found.length > 0 || convergence?.unfinished().length) && mesh.nowMs < untilMs) {
     mesh.run(stepMs)
     convergence?.sweep()
+    onStep()
+    if (mesh.nowMs < lookAtMs && mesh.nowMs < untilMs) continue
     found = look(mesh, said, viewers)
+    lookAtMs = mesh.nowMs + lookMs
   }
   const all = [...found, ...checkBounds(mesh)]
   for (const what of convergence?.unfinished().slice(0, KEPT_MAX) ?? []) {

@@ -1,6 +1,7 @@
 import type { LocalService, ServiceName } from '../../router/model.ts'
 import type { MeshObserver, SimMesh } from './sim-mesh.ts'
 import type { SimNode } from './sim-node.ts'
+import type { Sights } from './watches.ts'
 
 /** A change that was not seen everywhere after so long is asked whether it still can be. */
 const SUSPECT_MS = 1000
@@ -13,8 +14,15 @@ interface Change {
   readonly life: number
   readonly service: LocalService
   readonly atMs: number
+  readonly watch: number
   readonly pending: Set<SimNode>
   lastMs: number
+}
+
+interface Withdrawn {
+  readonly watch: number
+  /** The nodes that held the route then, and whether each has dropped it since. */
+  readonly holders: Map<SimNode, 'held' | 'dropped'>
 }
 
 /** A node that shows again what it had dropped, though its owner had withdrawn it for good. */
@@ -41,8 +49,8 @@ export class Convergence implements MeshObserver {
   isMeasuring = true
   private readonly mesh: SimMesh
   private readonly open = new Map<ServiceName, Change[]>()
-  /** Withdrawn routes: the nodes that held them then, and whether each has dropped it since. */
-  private readonly withdrawn = new Map<ServiceName, Map<SimNode, Map<SimNode, 'held' | 'dropped'>>>()
+  /** Withdrawn routes, by their owners. */
+  private readonly withdrawn = new Map<ServiceName, Map<SimNode, Withdrawn>>()
 
   constructor(mesh: SimMesh) {
     this.mesh = mesh
@@ -51,28 +59,34 @@ export class Convergence implements MeshObserver {
   onLocal(owner: SimNode, service: LocalService, before: LocalService | undefined): void {
     this.abandon(change => change.owner === owner && change.service.name === service.name)
     this.withdrawn.get(service.name)?.delete(owner)
-    if (service.instances === 0) this.onWithdrawn(owner, service.name)
+    const watch = this.mesh.watch(owner, service)
+    if (service.instances === 0) this.onWithdrawn(owner, service.name, watch)
     const pending = new Set(this.mesh.living())
     pending.delete(owner)
     const isVisible = owner.protocol.carriesHealth || before === undefined || service.instances === 0
-    if (!this.isMeasuring || !isVisible || pending.size === 0) return
+    if (!this.isMeasuring || !isVisible || pending.size === 0) {
+      this.endWatch(owner, service.name)
+      return
+    }
     this.changes++
-    const change = { owner, life: owner.life, service, atMs: this.mesh.nowMs, pending, lastMs: this.mesh.nowMs }
+    const { nowMs } = this.mesh
+    const change = { owner, life: owner.life, service, atMs: nowMs, watch, pending, lastMs: nowMs }
     const open = this.open.get(service.name)
     if (open === undefined) this.open.set(service.name, [change])
     else open.push(change)
   }
 
-  onRoutes(node: SimNode, service: ServiceName): void {
+  onRoutes(node: SimNode, service: ServiceName, sights: Sights): void {
     for (const change of this.open.get(service) ?? []) {
-      if (change.pending.has(node) && node.protocol.shows(change.owner.id, change.service)) this.see(change, node)
+      const sight = sights.get(change.owner.id)
+      if (sight?.watch === change.watch && sight.shows && change.pending.has(node)) this.see(change, node)
     }
-    for (const [owner, holders] of this.withdrawn.get(service) ?? []) {
+    for (const [owner, { watch, holders }] of this.withdrawn.get(service) ?? []) {
+      const sight = sights.get(owner.id)
       const state = holders.get(node)
       // A node that has just started may still be told of what was, before it is told that it is over.
-      if (state === undefined) continue
-      const isHeld = node.protocol.has(owner.id, service)
-      if (!isHeld) holders.set(node, 'dropped')
+      if (state === undefined || sight?.watch !== watch) continue
+      if (!sight.has) holders.set(node, 'dropped')
       else if (state === 'dropped') this.suspect(node, owner, service)
     }
   }
@@ -85,28 +99,35 @@ export class Convergence implements MeshObserver {
     const { life } = node
     const { nowMs } = this.mesh
     this.mesh.queue.after(RISEN_MS, () => {
-      const isWithdrawn = this.withdrawn.get(service)?.get(owner)?.has(node)
+      const isWithdrawn = this.withdrawn.get(service)?.get(owner)?.holders.has(node)
       if (!isWithdrawn || node.life !== life || node.frozen || !node.protocol.has(owner.id, service)) return
       this.resurrections.push({ node: node.name, owner: owner.name, service, atMs: nowMs })
     })
   }
 
-  private onWithdrawn(owner: SimNode, service: ServiceName): void {
-    const holders = new Map<SimNode, 'held' | 'dropped'>()
-    for (const node of this.mesh.living()) if (node.protocol.has(owner.id, service)) holders.set(node, 'held')
-    const byOwner = this.withdrawn.get(service) ?? new Map<SimNode, Map<SimNode, 'held' | 'dropped'>>()
-    this.withdrawn.set(service, byOwner.set(owner, holders))
+  private onWithdrawn(owner: SimNode, service: ServiceName, watch: number): void {
+    const holders = new Map(this.mesh.holders(owner, service).map(node => [node, 'held' as 'held' | 'dropped']))
+    const byOwner = this.withdrawn.get(service) ?? new Map<SimNode, Withdrawn>()
+    this.withdrawn.set(service, byOwner.set(owner, { watch, holders }))
+  }
+
+  /** Unless there is more to be seen of the route. */
+  private endWatch(owner: SimNode, service: ServiceName): void {
+    if (this.withdrawn.get(service)?.has(owner)) return
+    if (!this.open.get(service)?.some(change => change.owner === owner)) this.mesh.unwatch(owner, service)
   }
 
   /** Its registry may have changed while it was down. */
   onUp(node: SimNode): void {
-    for (const service of node.services.keys()) this.withdrawn.get(service)?.delete(node)
+    for (const service of node.services.keys()) {
+      if (this.withdrawn.get(service)?.delete(node)) this.endWatch(node, service)
+    }
   }
 
   onDown(node: SimNode): void {
     this.abandon(change => change.owner === node)
     for (const changes of [...this.open.values()]) for (const change of [...changes]) this.drop(change, node)
-    for (const byOwner of this.withdrawn.values()) for (const holders of byOwner.values()) holders.delete(node)
+    for (const byOwner of this.withdrawn.values()) for (const { holders } of byOwner.values()) holders.delete(node)
   }
 
   /** To be called about once a second: leaves out nodes that a change cannot reach. */
@@ -167,5 +188,6 @@ export class Convergence implements MeshObserver {
     const rest = (this.open.get(name) ?? []).filter(other => other !== change)
     if (rest.length === 0) this.open.delete(name)
     else this.open.set(name, rest)
+    this.endWatch(change.owner, name)
   }
 }

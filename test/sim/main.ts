@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { reportJson, reportTable } from './report.ts'
 import { reportHtml } from './report-html.ts'
@@ -27,6 +28,7 @@ const HELP = `npm run sim -- [options]: simulates a whole mesh from a seed.
   --protocol NAME      flatmesh, or micro: the ancestor's gossip, with flatmesh beside it (flatmesh)
   --micro-strategy S   best or local (best)
   --signatures KIND    stub or ed25519 (stub)
+  --threads N          beside the first, for meshes of more than 200 nodes; no result depends on it (cores but one, at most 3)
   --no-transcript      do not hash every frame
   --swarm N            instead: N small meshes with faults, sizes and rates from their seeds, from --seed on
   --scenario FILE      instead: a scenario written as text, with --seed
@@ -53,6 +55,7 @@ function main(args: readonly string[]): number {
       protocol: { type: 'string', default: 'flatmesh' },
       'micro-strategy': { type: 'string', default: 'best' },
       signatures: { type: 'string', default: 'stub' },
+      threads: { type: 'string', default: String(Math.min(3, availableParallelism() - 1)) },
       'no-transcript': { type: 'boolean', default: false },
       swarm: { type: 'string' },
       scenario: { type: 'string' },
@@ -83,6 +86,7 @@ function main(args: readonly string[]): number {
     retransmit: values.retransmit,
     heartbeats: parseOneOf('--heartbeats', values.heartbeats, ['exact', 'modelled']),
     transcript: !values['no-transcript'],
+    threads: parseWhole('--threads', values.threads, 0, 16),
     signatures: parseOneOf('--signatures', values.signatures, ['stub', 'ed25519']),
   }
   const command = `npm run sim -- ${args.join(' ')}`

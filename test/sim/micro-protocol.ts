@@ -1,6 +1,8 @@
+import type { RoundTrips } from '../../router/link-policy.ts'
 import type { LocalService, NodeId, ServiceName } from '../../router/model.ts'
 import type { RouterEffect, RouterEvent } from '../../router/router.ts'
-import type { ProtocolSeed, SimProtocol } from './sim-protocol.ts'
+import type { Outcome, ProtocolSeed, SimProtocol } from './sim-protocol.ts'
+import type { Watches } from './watches.ts'
 
 /** The ancestor's constants, by their names there (go-micro v2.9.1, network/default.go, router/default.go). */
 const ADVERTISE_EVENTS_TICK_MS = 10_000
@@ -53,6 +55,7 @@ export class MicroProtocol implements SimProtocol {
   private readonly self: NodeId
   private readonly random: () => number
   private readonly strategy: MicroOptions['strategy']
+  private readonly watches: Watches
   private readonly table = new Map<string, MicroRoute>()
   private readonly peers = new Map<NodeId, { seenMs: number; saidMs: number }>()
   private readonly batch = new Map<string, MicroEvent>()
@@ -67,9 +70,16 @@ export class MicroProtocol implements SimProtocol {
     this.self = deps.self
     this.random = () => deps.random()
     this.strategy = options.strategy
+    this.watches = deps.watches
   }
 
-  step(event: RouterEvent, nowMs: number): RouterEffect[] {
+  begin(event: RouterEvent, nowMs: number): () => Outcome {
+    const effects = this.step(event, nowMs)
+    const sights = this.watches.look(this, effects)
+    return () => ({ effects, sights })
+  }
+
+  private step(event: RouterEvent, nowMs: number): RouterEffect[] {
     this.effects = []
     switch (event.type) {
       case 'self':
@@ -117,8 +127,20 @@ export class MicroProtocol implements SimProtocol {
     return undefined
   }
 
-  near(): () => number | undefined {
-    return () => undefined
+  path(): readonly NodeId[] | undefined {
+    return undefined
+  }
+
+  beginNearest(): () => RoundTrips {
+    return () => new Map<NodeId, number>()
+  }
+
+  versions(): undefined {
+    return undefined
+  }
+
+  refused(): ReadonlyMap<string, number> {
+    return new Map()
   }
 
   routes(): number {

@@ -6,7 +6,7 @@ import { Run, type RunOptions } from './run.ts'
 const OPTIONS: RunOptions = {
   ...{ nodes: 8, services: 5, topology: 'clouds', seed: 7, minutes: 1, protocol: 'flatmesh', microStrategy: 'best' },
   ...{ churnPerMinute: 0.5, nodeChurnPerMinute: 0.25, loss: 0.05, jitterRatio: 0.05 },
-  ...{ retransmit: false, heartbeats: 'exact', transcript: true, signatures: 'stub' },
+  ...{ retransmit: false, heartbeats: 'exact', transcript: true, signatures: 'stub', threads: 0 },
 }
 
 function run(options: Partial<RunOptions> = {}) {

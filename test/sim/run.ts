@@ -4,6 +4,7 @@ import { checkAtRest, type Violation } from './checkers.ts'
 import { Convergence } from './convergence.ts'
 import { MicroProtocol } from './micro-protocol.ts'
 import { pickOne, randomFor, shuffle } from './rng.ts'
+import { RouterThreads } from './router-threads.ts'
 import { SimMesh } from './sim-mesh.ts'
 import type { SimNode } from './sim-node.ts'
 import { createTopology, type Topology, type TopologyName } from './topology.ts'
@@ -30,6 +31,8 @@ export interface RunOptions {
   readonly heartbeats: 'exact' | 'modelled'
   readonly transcript: boolean
   readonly signatures: 'stub' | 'ed25519'
+  /** Threads beside the first that routers of a large mesh work in. What comes of it is the same with any number. */
+  readonly threads: number
 }
 
 export interface RunProgress {
@@ -101,6 +104,8 @@ const LARGE_NODES_MIN = 201
  * both, and nobody comes back meanwhile.
  */
 const LARGE_QUIET_MS = 30_000
+/** From an event at a node of a large mesh to what comes of it: a busy daemon's turn, and what threads work ahead of each other. */
+const THINK_MS = 1
 const SECOND_MS = 1000
 const MINUTE_MS = 60_000
 /** A node that went away comes back after 3..30 s. */
@@ -115,6 +120,7 @@ export class Run {
   private readonly onProgress: (progress: RunProgress) => void
   private readonly topology: Topology
   private readonly mesh: SimMesh
+  private readonly threads: RouterThreads | undefined
   private readonly convergence: Convergence
   private readonly traffic: Traffic
   private readonly churnRandom: () => number
@@ -136,7 +142,13 @@ export class Run {
     this.faultRandom = randomFor(options.seed, 'faults')
     const names = Math.max(options.services, Math.ceil((options.nodes * options.services) / OWNERS_PER_SERVICE))
     this.pool = Array.from({ length: names }, (_, i) => `service-${i}`)
+    const { seed, signatures } = options
+    if (this.isLarge && options.protocol === 'flatmesh' && options.threads > 0) {
+      this.threads = new RouterThreads(options.threads, { seed, signatures, router: {} })
+    }
     this.mesh = new SimMesh({
+      ...(this.isLarge && { thinkMs: THINK_MS }),
+      ...(this.threads !== undefined && { threads: this.threads }),
       seed: options.seed,
       conditions: (from, to) => this.conditions(from, to),
       overlay: { retransmit: options.retransmit, heartbeats: options.heartbeats },
@@ -158,7 +170,10 @@ export class Run {
     this.traffic.begin()
     for (let minute = 0; minute < this.options.minutes; minute++) this.runMinute(minute)
     const links = this.links()
-    return { result: this.result(joinedMs, performance.now() - beganMs), pictures: this.pictures(links) }
+    const executed = { result: this.result(joinedMs, performance.now() - beganMs), pictures: this.pictures(links) }
+    // It can be asked nothing more.
+    this.threads?.end()
+    return executed
   }
 
   private conditions(from: SimNode, to: SimNode): { latencyMs: number; jitterMs: number; loss: number } | undefined {
@@ -241,7 +256,8 @@ export class Run {
     for (const { share, run } of events) this.mesh.queue.at(fromMs + share * busyMs, run)
     while (this.mesh.nowMs < fromMs + busyMs) this.second(`minute ${minute + 1}`, this.share(minute, fromMs))
     this.isQuiet = true
-    if (protocol === 'flatmesh') this.violations.push(...checkAtRest(this.mesh, quietMs, this.convergence))
+    const onStep = (): void => this.tell(`minute ${minute + 1}`, this.share(minute, fromMs))
+    if (protocol === 'flatmesh') this.violations.push(...checkAtRest(this.mesh, quietMs, this.convergence, onStep))
     while (this.mesh.nowMs < fromMs + MINUTE_MS) this.second(`minute ${minute + 1}`, this.share(minute, fromMs))
   }
 
@@ -348,13 +364,19 @@ export class Run {
       nodesLost: this.nodesLost,
       ghostRoutes: ghosts,
       missingRoutes: missing,
-      signatures: { made: mesh.signing.signed, checked: mesh.signing.checked },
+      signatures: this.signatures(),
       heldBytesMax: Math.max(...mesh.living().map(node => node.protocol.heldBytes())),
       violations: this.violations,
       wallMs: Math.round(wallMs),
       rssBytes: process.memoryUsage.rss(),
       transcript: mesh.transcript?.digest() ?? '',
     }
+  }
+
+  private signatures(): RunResult['signatures'] {
+    const all = [this.mesh.signing, ...(this.threads?.signatures() ?? [])]
+    const sum = (of: (one: { signed: number; checked: number }) => number) => all.reduce((so, one) => so + of(one), 0)
+    return { made: sum(one => one.signed), checked: sum(one => one.checked) }
   }
 
   private links(): { a: number; b: number }[] {

@@ -6,22 +6,26 @@ import { findDisagreement } from './check-agreement.ts'
 import { EventQueue } from './event-queue.ts'
 import { randomFor } from './rng.ts'
 import { RouterProtocol } from './router-protocol.ts'
+import type { RouterThreads } from './router-threads.ts'
 import { nodeIdOf, SimSigning } from './signing.ts'
 import { type LinkEnd, type SimClock, SimNode } from './sim-node.ts'
 import { OVERLAY_DEFAULTS, type OverlayOptions, SimOverlay } from './sim-overlay.ts'
-import type { ProtocolSeed, SimProtocol } from './sim-protocol.ts'
+import type { Outcome, ProtocolSeed, SimProtocol } from './sim-protocol.ts'
 import { Transcript } from './transcript.ts'
+import { type Sights, Watches } from './watches.ts'
 import { WIRE_DEFAULTS, type WireConditions } from './wire.ts'
 
 /** Unix milliseconds at which every simulation begins: a round number that looks like a date. */
 const EPOCH_MS = 1_800_000_000_000
 
+const NO_SIGHTS: Sights = new Map()
+
 /** What others may want to know as it happens. */
 export interface MeshObserver {
   /** A registry changed, at the owner. `service.instances` 0: withdrawn; `before` undefined: it was not offered. */
   onLocal?(owner: SimNode, service: LocalService, before: LocalService | undefined): void
-  /** A node's routes of a service may have changed. */
-  onRoutes?(node: SimNode, service: ServiceName): void
+  /** A node's routes of a service may have changed: what of those that are watched it showed just then. */
+  onRoutes?(node: SimNode, service: ServiceName, sights: Sights): void
   onUp?(node: SimNode): void
   onDown?(node: SimNode): void
 }
@@ -37,6 +41,10 @@ export interface SimMeshOptions {
   readonly protocol?: (deps: ProtocolSeed) => SimProtocol
   /** Default: one of its own. False: none, which is a little faster. */
   readonly transcript?: Transcript | false
+  /** From an event at a node to what comes of it, milliseconds. Default 0. */
+  readonly thinkMs?: number
+  /** Where some of the routers work. They have all of `thinkMs` for it, and what comes of it is the same. Default: none, all work here. */
+  readonly threads?: RouterThreads
 }
 
 export interface NodeOptions {
@@ -73,9 +81,14 @@ export class SimMesh {
   private readonly options: SimMeshOptions
   private readonly incarnationRandom: () => number
   private readonly numbers = new NodeNumbers()
+  private readonly watches = new Watches()
+  private watched = 0
+  /** From an event at a node to what comes of it, milliseconds. */
+  readonly thinkMs: number
 
   constructor(options: SimMeshOptions) {
     this.options = options
+    this.thinkMs = options.thinkMs ?? 0
     this.signing = new SimSigning(options.signatures ?? 'stub')
     this.transcript = options.transcript === false ? undefined : (options.transcript ?? new Transcript())
     this.incarnationRandom = randomFor(options.seed, 'incarnation')
@@ -91,6 +104,7 @@ export class SimMesh {
           return given === undefined ? undefined : { ...WIRE_DEFAULTS, ...given }
         },
         step: (node, event) => this.step(node, event),
+        think: then => this.think(then),
       },
       { ...OVERLAY_DEFAULTS, ...options.overlay },
     )
@@ -122,7 +136,10 @@ export class SimMesh {
     const id = nodeIdOf(name)
     const identity = { name, id, region: options.region ?? `region-${name}`, index: this.nodes.size }
     const incarnation = this.freshIncarnation(options.clock?.wallAheadMs ?? 0)
-    const node = new SimNode(identity, this.makeProtocol(id, incarnation, 0), incarnation)
+    // Nodes are gone through in the order of these numbers: they must not depend on who hears of whom first in which thread.
+    this.numbers.take(id)
+    this.options.threads?.name(identity.index, id)
+    const node = new SimNode(identity, this.makeProtocol(identity, incarnation, 0), incarnation)
     Object.assign(node.clock, options.clock)
     node.relays = options.relays ?? true
     node.links = options.links ?? {}
@@ -165,7 +182,7 @@ export class SimMesh {
       node.known.clear()
       for (const seed of node.seeds) node.known.add(seed)
     }
-    node.protocol = this.makeProtocol(node.id, node.incarnation, node.life)
+    node.protocol = this.makeProtocol(node, node.incarnation, node.life)
     node.alive = true
     node.hostUp = true
     node.state = 'up'
@@ -220,8 +237,15 @@ export class SimMesh {
     return Math.floor(EPOCH_MS + this.nowMs + wallAheadMs) * 1024 + Math.floor(this.incarnationRandom() * 1024)
   }
 
-  private makeProtocol(self: NodeId, incarnation: number, life: number): SimProtocol {
-    const seed = { self, incarnation, random: randomFor(this.options.seed, `protocol ${self} ${life}`) }
+  private makeProtocol(
+    { id: self, index }: Pick<SimNode, 'id' | 'index'>,
+    incarnation: number,
+    life: number,
+  ): SimProtocol {
+    const { watches } = this
+    const elsewhere = this.options.threads?.host(index, incarnation, life)
+    if (elsewhere !== undefined) return elsewhere
+    const seed = { self, incarnation, random: randomFor(this.options.seed, `protocol ${self} ${life}`), watches }
     if (this.options.protocol !== undefined) return this.options.protocol(seed)
     return new RouterProtocol({ ...seed, signing: this.signing, numbers: this.numbers }, this.options.router ?? {})
   }
@@ -251,6 +275,27 @@ export class SimMesh {
 
   withdraw(name: string, service: ServiceName): void {
     this.serve(name, { name: service, instances: 0 })
+  }
+
+  /** From now on observers are told whether nodes hold this route and show it like this. Answers the number of the watch. */
+  watch(owner: SimNode, service: LocalService): number {
+    this.watched++
+    this.watches.add(owner.id, service, this.watched)
+    this.options.threads?.watch(owner.index, service, this.watched)
+    return this.watched
+  }
+
+  unwatch(owner: SimNode, service: ServiceName): void {
+    this.watches.delete(owner.id, service)
+    this.options.threads?.unwatch(owner.index, service)
+  }
+
+  /** Living nodes that hold the route. */
+  holders(owner: SimNode, service: ServiceName): SimNode[] {
+    const elsewhere = new Set(this.options.threads?.holders(owner.index, service))
+    return this.living().filter(node =>
+      node.protocol.isElsewhere === true ? elsewhere.has(node.index) : node.protocol.has(owner.id, service),
+    )
   }
 
   // Network ------------------------------------------------------------------------------------------------------
@@ -374,24 +419,41 @@ export class SimMesh {
 
   private step(node: SimNode, event: RouterEvent): void {
     if (!node.alive) return
-    let effects: RouterEffect[]
-    try {
-      effects = node.protocol.step(event, node.localMs(this.nowMs))
-    } catch (error) {
-      this.crashes.push({ node: node.name, atMs: this.nowMs, error })
-      return
-    }
-    for (const effect of effects) this.perform(node, effect)
+    const { life } = node
+    const finish = this.careful(node, () => node.protocol.begin(event, node.localMs(this.nowMs)))
+    if (finish === undefined) return
+    this.think(() => {
+      const outcome = this.careful(node, finish)
+      if (outcome === undefined || node.life !== life || !node.alive) return
+      for (const effect of outcome.effects) this.perform(node, effect, outcome.sights)
+    })
   }
 
-  private perform(node: SimNode, effect: RouterEffect): void {
+  /** What a node does after it has thought: at once, where that takes no time. */
+  private think(then: () => void): void {
+    if (this.thinkMs === 0) then()
+    else this.queue.after(this.thinkMs, then)
+  }
+
+  private careful<T>(node: SimNode, run: () => T): T | undefined {
+    try {
+      return run()
+    } catch (error) {
+      this.crashes.push({ node: node.name, atMs: this.nowMs, error })
+      return undefined
+    }
+  }
+
+  private perform(node: SimNode, effect: RouterEffect, sights: Outcome['sights']): void {
     switch (effect.type) {
       case 'send':
         return this.overlay.send(node, effect.to, effect.bytes)
       case 'wake-at':
         return this.planWake(node, effect.atMs)
       case 'routes-changed':
-        for (const observer of this.observers) observer.onRoutes?.(node, effect.service)
+        for (const observer of this.observers) {
+          observer.onRoutes?.(node, effect.service, sights.get(effect.service) ?? NO_SIGHTS)
+        }
         return
       case 'node-changed':
         if (effect.node === node.id) return

@@ -1,4 +1,4 @@
-import { LinkPolicy, type LinkPolicyOptions } from '../../router/link-policy.ts'
+import { LinkPolicy, type LinkPolicyOptions, type RoundTrips } from '../../router/link-policy.ts'
 import type { NodeId } from '../../router/model.ts'
 import type { RouterEvent } from '../../router/router.ts'
 import { HEARTBEAT_DEFAULTS, HEARTBEAT_MS, TICK_MS } from '../../tunnel/heartbeat.ts'
@@ -20,6 +20,7 @@ const TELL_MS = 60_000
 /** Length, type byte: the head of each message on a gossip stream. */
 const HEAD_BYTES = 5
 const NO_FRAME = new Uint8Array(0)
+const NOWHERE: RoundTrips = new Map<NodeId, number>()
 /** A heartbeat: the head and its number. */
 const HEARTBEAT_BYTES = HEAD_BYTES + 4
 
@@ -45,6 +46,8 @@ export interface OverlayDeps {
   /** How the wire from one node to another begins; undefined: there is none. */
   conditions(from: SimNode, to: SimNode): WireConditions | undefined
   step(node: SimNode, event: RouterEvent): void
+  /** Goes on when a node has had its time to think. */
+  think(then: () => void): void
 }
 
 /** The simulated overlay: wires, dials, links, heartbeats. Does what tunnel/libp2p-overlay.ts does, over wires that exist in memory alone. */
@@ -116,8 +119,7 @@ export class SimOverlay {
     this.deps.queue.after(this.phaseRandom() * TICK_MS, () => this.whenAwake(node, life, tick))
     const choose = (): void => {
       if (node.life !== life) return
-      const againMs = this.choose(node, 'period')
-      this.deps.queue.after(againMs, () => this.whenAwake(node, life, choose))
+      this.choose(node, 'period', againMs => this.deps.queue.after(againMs, () => this.whenAwake(node, life, choose)))
     }
     this.deps.queue.after(periodMs * (0.5 + this.phaseRandom() / 2), () => this.whenAwake(node, life, choose))
     this.choose(node, 'start')
@@ -185,8 +187,21 @@ export class SimOverlay {
 
   // Links --------------------------------------------------------------------------------------------------------
 
-  /** Answers when to choose again, as `period`. */
-  private choose(node: SimNode, occasion: 'start' | 'period' | 'planned'): number {
+  /** `then` is told when to choose again, as `period`. */
+  private choose(node: SimNode, occasion: 'start' | 'period' | 'planned', then?: (againMs: number) => void): void {
+    const { life } = node
+    const policy = this.policy(node)
+    const isSparse = policy.isSparse(node.known.size)
+    const finish = isSparse ? node.protocol.beginNearest(policy.lookedAt) : () => NOWHERE
+    this.deps.think(() => {
+      const nearest = finish()
+      if (node.life !== life || !node.alive) return
+      const againMs = this.chooseAmong(node, nearest, occasion)
+      then?.(againMs)
+    })
+  }
+
+  private chooseAmong(node: SimNode, nearest: RoundTrips, occasion: 'start' | 'period' | 'planned'): number {
     const { ends } = node
     const known = [...node.known].filter(id => {
       const peer = this.deps.node(id)
@@ -194,11 +209,8 @@ export class SimOverlay {
       return peer !== undefined && this.wire(node, peer) !== undefined
     })
     const links = [...ends.values()].map(({ peer, dialled }) => ({ node: peer.id, dialled, isInUse: false }))
-    const near = (count: number): ((id: NodeId) => number | undefined) => {
-      const rttMs = node.protocol.near(count)
-      return id => ends.get(id)?.toldRttMs ?? rttMs(id)
-    }
-    const seen = { known, count: node.known.size, links, near }
+    const rttMs = { get: (id: NodeId) => ends.get(id)?.toldRttMs ?? nearest.get(id) }
+    const seen = { known, count: node.known.size, links, nearest: () => rttMs }
     const { wanted, leave, periodMs, againAtMs } = this.policy(node).choose(seen, this.deps.queue.nowMs, occasion)
     node.wanted = wanted
     this.chooseAt(node, againAtMs)
