@@ -9,7 +9,7 @@ const history = fc.array(fc.tuple(fc.stringMatching(/^[a-z]{1,3}$/), fc.option(v
 
 function build(steps: readonly (readonly [string, { incarnation: number; contiguous: number } | undefined])[]) {
   const index = new DigestIndex()
-  for (const [origin, known] of steps) known === undefined ? index.delete(origin) : index.set(origin, known)
+  for (const [origin, known] of steps) known === undefined ? index.delete(origin) : index.set(origin, known, 0)
   return index
 }
 
@@ -44,3 +44,22 @@ test('a summary grows with the origins, one hash for about four, and one differe
   expect(scope?.indexes.size).toBe(1)
   expect(origins.filter(([origin]) => scope !== undefined && isInScope(origin, scope)).length).toBeLessThan(20)
 })
+
+test('a bucket counts as unchanged when none of its origins has changed since, whatever width is asked in', () => {
+  const index = new DigestIndex()
+  const origins = Array.from({ length: 200 }, (_, i) => `node-${i}`)
+  for (const [i, origin] of origins.entries()) index.set(origin, { incarnation: 1, contiguous: 1 }, i < 150 ? 10 : 20)
+  for (const count of [1, 16, 64, 1024]) {
+    const all = { count, indexes: new Set(Array.from({ length: count }, (_, i) => i)) }
+    const left = index.unchanged(all, 15)
+    for (const origin of origins.slice(150)) expect(left !== undefined && isInScope(origin, left)).toBe(false)
+    const changed = origins.slice(150).map(origin => index.unchanged({ count, indexes: scopeOf(origin, count) }, 20))
+    expect(changed).not.toContain(undefined)
+    if (count === 1024) expect(left?.indexes.size).toBeGreaterThan(900)
+  }
+})
+
+function scopeOf(origin: string, count: number): Set<number> {
+  const all = Array.from({ length: count }, (_, i) => i)
+  return new Set(all.filter(index => isInScope(origin, { count, indexes: new Set([index]) })))
+}

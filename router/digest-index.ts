@@ -20,6 +20,8 @@ export interface Scope {
  */
 export class DigestIndex {
   private readonly fine = new Uint32Array(FINE_BUCKETS)
+  /** When each of them changed last. */
+  private readonly changedAtMs = new Float64Array(FINE_BUCKETS).fill(Number.NEGATIVE_INFINITY)
   /** The hashes in the width in which they were last asked for; changed along with `fine`. */
   private last: Uint8Array | undefined
   private readonly numbers: NodeNumbers
@@ -31,7 +33,7 @@ export class DigestIndex {
     this.numbers = numbers
   }
 
-  set(origin: NodeId, version: Version): void {
+  set(origin: NodeId, version: Version, nowMs: number): void {
     let number = this.numbers.findWhole(origin)
     if (number === undefined || this.known[number] === undefined) {
       number = this.numbers.take(origin)
@@ -41,7 +43,9 @@ export class DigestIndex {
     const { hash: idHash, begun } = this.numbers.hashesOf(number)
     // The origin's part of the text is the same every time.
     const hash = endHash(runHash(`${version.incarnation} ${version.contiguous}`, begun)) | 0
-    this.change(idHash & (FINE_BUCKETS - 1), (this.known[number] ?? 0) ^ hash)
+    const bucket = idHash & (FINE_BUCKETS - 1)
+    this.change(bucket, (this.known[number] ?? 0) ^ hash)
+    this.changedAtMs[bucket] = nowMs
     this.known[number] = hash
   }
 
@@ -83,6 +87,17 @@ export class DigestIndex {
     const indexes = new Set<number>()
     for (let i = 0; i < mine.length; i++) if (mine[i] !== theirs[i]) indexes.add(i >> 2)
     return indexes.size === 0 ? undefined : { count: theirs.length / 4, indexes }
+  }
+
+  /** Those of the buckets in which nothing has changed after `sinceMs`; undefined: none. */
+  unchanged({ count, indexes }: Scope, sinceMs: number): Scope | undefined {
+    const left = new Set<number>()
+    for (const index of indexes) {
+      let bucket = index
+      while (bucket < FINE_BUCKETS && (this.changedAtMs[bucket] as number) <= sinceMs) bucket += count
+      if (bucket >= FINE_BUCKETS) left.add(index)
+    }
+    return left.size === 0 ? undefined : { count, indexes: left }
   }
 
   private change(bucket: number, by: number): void {

@@ -74,8 +74,8 @@ export class Records {
   }
 
   /** A log has grown: the next digests say so. */
-  onGrown(origin: NodeId, log: OriginLog): void {
-    this.index.set(origin, versionOf(log))
+  onGrown(origin: NodeId, log: OriginLog, nowMs: number): void {
+    this.index.set(origin, versionOf(log), nowMs)
   }
 
   // What was dropped ---------------------------------------------------------------------------------------------

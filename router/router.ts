@@ -1,6 +1,7 @@
 import { ADVERTISER_DEFAULTS, Advertiser, type AdvertiserOptions } from './advertiser.ts'
 import { type Batch, decodeBatch, type Entry, peekBatch, SigningBuffer } from './batch.ts'
 import type { Scope } from './digest-index.ts'
+import { Doubts } from './doubts.ts'
 import { NODE_KEY } from './entry.ts'
 import { FirstWays } from './first-ways.ts'
 import { decodeGossipFrame, encodeGossipFrame, type GossipFrame, type Version } from './frame.ts'
@@ -99,8 +100,10 @@ const ORIGIN_RATE = { perSecond: 20, burst: 8192 }
 const QUICK_EXCHANGES = 5
 /** Neighbours above the usual that may be handed on to before they are told that it is many. */
 const LOAD_SPARE = 1
-/** With more nodes than this, what everyone costs everyone is kept down: fewer providers, and less haste to find what was lost. */
+/** With more nodes than this there is always news under way: less haste to find what was lost, and none where it may yet come. */
 const MANY_NODES = 500
+/** New batches in an answer from which on there is more to be had at once: not what just happens to be under way, but what was missed. */
+const LONG_ANSWER = 50
 /** Neighbours that are asked about one suspect at a time: a question or its answer may be lost. */
 const SUSPECT_QUESTIONS = 2
 /** Neighbours that still stand by a suspect: more than this are not all silent because their words were lost. */
@@ -131,6 +134,7 @@ export class Router {
   private readonly neighbours = new Neighbours()
   private readonly firstWays = new FirstWays()
   private readonly suspects = new Suspects()
+  private readonly doubts = new Doubts()
   private readonly providers: Providers
   private effects: RouterEffect[] = []
   private quickLeft = 0
@@ -140,7 +144,7 @@ export class Router {
   /** Some neighbour has shown to know nothing that this node does not. */
   private isSettled = false
   /** The digest under way: who learns much learns it from one neighbour, not the same from each. */
-  private asked: { node: NodeId; untilMs: number; isFruitful: boolean } | undefined
+  private asked: { node: NodeId; untilMs: number; found: number } | undefined
   /** Frames and batches that were refused, by reason. */
   readonly refused = new Map<string, number>()
 
@@ -215,7 +219,7 @@ export class Router {
   private publish(nowMs: number): void {
     const { batches, changed } = this.own.publish(nowMs)
     if (batches.length === 0) return
-    this.records.onGrown(this.deps.self, this.own.log)
+    this.records.onGrown(this.deps.self, this.own.log, nowMs)
     this.apply(this.deps.self, changed, nowMs)
     const frames = packBatches(batches[0]?.seq === 1 ? [this.deps.proof] : [], batches)
     for (const to of this.neighbours.nodes()) for (const bytes of frames) this.effects.push({ type: 'send', to, bytes })
@@ -288,16 +292,16 @@ export class Router {
     for (const proof of proofs) this.onProof(from, proof, nowMs)
     // What a newcomer is told is news to nobody else: those who are handed on to are told that it is there, and ask if they lack it.
     const isHandedOn = (!isAnswer || this.isSettled) && this.neighbours.askers().length > 0
-    let isFresh = false
+    let found = 0
     for (const { payload, signature } of batches) {
       const batch = this.onBatch(from, payload, signature, nowMs)
       if (batch === undefined) continue
-      isFresh = true
+      found++
       if (isHandedOn) this.handOnSoon(from, batch, nowMs)
     }
-    if (!isFresh) return
+    if (found === 0) return
     if (isAnswer && this.asked?.node === from) {
-      this.asked.isFruitful = true
+      this.asked.found += found
       this.asked.untilMs = this.answerByMs(from, nowMs)
     }
     this.expectNews(nowMs)
@@ -365,7 +369,7 @@ export class Router {
     this.records.bytesHeld += log.bytes - bytesBefore
     if (applied.outcome === 'over-limit') this.refuse('over-limit', from, `the record of ${batch.origin} is too large`)
     if (applied.outcome !== 'new') return false
-    this.records.onGrown(batch.origin, log)
+    this.records.onGrown(batch.origin, log, nowMs)
     this.apply(batch.origin, applied.changed, nowMs)
     return true
   }
@@ -414,15 +418,32 @@ export class Router {
     // A summary ends an answer. One that brought nothing new is not asked for again at once: it would bring nothing for ever.
     const answer = this.asked?.node === from && nowMs < this.asked.untilMs ? this.asked : undefined
     if (this.asked?.node === from) this.asked = undefined
-    if (answer?.isFruitful) for (const to of this.neighbours.askers()) if (to !== from) this.sendSummary(to)
+    // What was found since it is no newcomer was handed on.
+    if (answer?.found && !this.isSettled) {
+      for (const to of this.neighbours.askers()) if (to !== from) this.sendSummary(to)
+    }
+    const isLong = answer !== undefined && answer.found >= LONG_ANSWER
+    if (!isLong && this.isSettled && this.records.size > MANY_NODES) {
+      const lasting = this.doubts.onSummary(from, scope, hashes.length / 4, nowMs)
+      if (lasting === undefined || !this.ask(from, true, lasting, nowMs)) this.expectNews(nowMs)
+      return
+    }
     if (scope === undefined) {
       this.onSettled(nowMs)
       return
     }
     // The rest of a long answer comes from others, or one neighbour would bear it all.
-    const next = (answer?.isFruitful ? this.anyNeighbour() : undefined) ?? from
-    const isVain = answer?.isFruitful === false
+    const next = (answer?.found ? this.anyNeighbour() : undefined) ?? from
+    const isVain = answer?.found === 0
     if (isVain || !this.ask(next, true, scope, nowMs)) this.expectNews(nowMs)
+  }
+
+  /** Asks for what has stayed different from a neighbour's though nothing came meanwhile. */
+  private askAboutDoubts(nowMs: number): void {
+    const doubt = this.doubts.take()
+    if (doubt === undefined) return
+    const scope = this.records.index.unchanged(doubt.scope, doubt.sinceMs)
+    if (scope !== undefined && this.neighbours.get(doubt.from) !== undefined) this.ask(doubt.from, true, scope, nowMs)
   }
 
   private onSettled(nowMs: number): void {
@@ -434,7 +455,7 @@ export class Router {
   /** Tells `from` how far this node knows everyone, for an answer with what it lacks; unless one is under way. */
   private ask(from: NodeId, reply: boolean, scope: Scope | undefined, nowMs: number): boolean {
     if (this.asked !== undefined && nowMs < this.asked.untilMs) return false
-    this.asked = { node: from, untilMs: this.answerByMs(from, nowMs), isFruitful: false }
+    this.asked = { node: from, untilMs: this.answerByMs(from, nowMs), found: 0 }
     this.sendDigest(from, reply, scope)
     return true
   }
@@ -512,11 +533,12 @@ export class Router {
     if (nowMs >= this.fresh.atMs) this.handOn(nowMs)
     if (nowMs >= this.firstWays.atMs) this.tellFirstWays(nowMs)
     if (nowMs >= this.suspects.atMs) this.askAboutSuspects(nowMs)
+    if (nowMs >= this.doubts.atMs) this.askAboutDoubts(nowMs)
     if (nowMs >= this.digestAtMs) {
       const isQuick = --this.quickLeft > 0
       const meanMs = isQuick ? this.quickDigestMs : this.options.digestMs
       this.digestAtMs = nowMs + meanMs * (0.5 + this.deps.random())
-      const balanced = this.providers.balance(this.providersMax)
+      const balanced = this.providers.balance(this.options.providers)
       const random = this.anyNeighbour()
       for (const to of balanced ?? [random]) if (to !== undefined) this.sendSummary(to)
     }
@@ -555,8 +577,9 @@ export class Router {
 
   private askForWake(nowMs: number): void {
     const heldAtMs = this.own.nextHeldAtMs(nowMs)
-    const aheadMs = Math.min(this.fresh.atMs, this.firstWays.atMs, this.suspects.atMs, this.digestAtMs, this.sweepAtMs)
-    const atMs = Math.min(this.own.nextAtMs, heldAtMs, aheadMs)
+    const askMs = Math.min(this.suspects.atMs, this.doubts.atMs, this.digestAtMs)
+    const aheadMs = Math.min(this.fresh.atMs, this.firstWays.atMs, this.sweepAtMs)
+    const atMs = Math.min(this.own.nextAtMs, heldAtMs, askMs, aheadMs)
     if (atMs === this.wakeAtMs) return
     this.wakeAtMs = atMs
     this.effects.push({ type: 'wake-at', atMs })
@@ -585,11 +608,7 @@ export class Router {
 
   /** In a full mesh everyone has each batch from its origin besides. */
   private providersWanted(): number {
-    return this.neighbours.size < this.records.size ? this.providersMax : this.options.providers - 1
-  }
-
-  private get providersMax(): number {
-    return this.records.size > MANY_NODES ? this.options.providers - 1 : this.options.providers
+    return this.neighbours.size < this.records.size ? this.options.providers : this.options.providers - 1
   }
 
   /** The more nodes, the more of their news is under way at any time, which a digest finds missing though nothing was lost. */

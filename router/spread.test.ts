@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { isInScope } from './digest-index.ts'
+import { UNDER_WAY_MS } from './doubts.ts'
 import { encodeServiceInfo, serviceKey } from './entry.ts'
 import { decodeGossipFrame, type GossipFrame } from './frame.ts'
 import {
@@ -19,6 +20,15 @@ import {
   who,
   wish,
 } from './test-router.ts'
+
+/** The hashes in the last summary that `node` has sent. */
+function lastHashes(node: Node): Uint8Array {
+  const summaries = node.sent.flatMap(({ bytes }) => {
+    const decoded = decodeGossipFrame(bytes)
+    return decoded.ok && decoded.frame?.type === 'summary' ? [decoded.frame.hashes] : []
+  })
+  return Uint8Array.from(summaries.at(-1) ?? [])
+}
 
 describe('handing on', () => {
   test('a fresh batch goes to those who asked for it, never back nor to its origin', () => {
@@ -316,5 +326,55 @@ describe('making up for what was lost', () => {
       }),
       { numRuns: 25 },
     )
+  })
+})
+
+describe('in a mesh of more than five hundred, where news is always under way', () => {
+  const others = Array.from({ length: 600 }, (_, i) => `n${i}`)
+
+  /** A node that knows all of them for a while, and `b`'s summary: as if `b` knew another version of `n7`. */
+  function seasoned(): { me: Node; theirs: GossipFrame } {
+    const me = linked(['b', 'c']).settle('b')
+    for (const origin of others) me.batches('b', [batch(origin, 1, offer(1))], [origin])
+    me.pass(60_000).sent = []
+    me.pass(2000 * 3)
+    const hashes = lastHashes(me)
+    const count = hashes.length / 4
+    const bucket = Array.from({ length: count }, (_, i) => i).find(index =>
+      isInScope('n7', { count, indexes: new Set([index]) }),
+    )
+    hashes[4 * (bucket ?? 0)] = (hashes[4 * (bucket ?? 0)] as number) ^ 1
+    me.takeSent()
+    return { me, theirs: { type: 'summary', hashes, handOn: false, load: 2 } }
+  }
+  const digests = (me: Node): string[] => me.takeSent().filter(line => line.includes('digest'))
+
+  test('what stays different is asked for after a while, and no more than that', () => {
+    const { me, theirs } = seasoned()
+    me.frame('b', theirs)
+    expect(digests(me)).toEqual([])
+    me.pass(UNDER_WAY_MS)
+    const asked = digests(me)
+    expect(asked).toHaveLength(1)
+    expect(asked[0]).toMatch(/^b: digest\? .*n7@1\.1/)
+    expect(asked[0]?.split('@').length).toBeLessThan(20)
+  })
+
+  test('what changes meanwhile is not, nor what changed just before', () => {
+    const { me, theirs } = seasoned()
+    me.frame('b', theirs).pass(UNDER_WAY_MS / 2)
+    me.batches('c', [batch('n7', 2, offer(2))])
+    expect(digests(me.pass(UNDER_WAY_MS / 2))).toEqual([])
+    me.frame('b', theirs).pass(UNDER_WAY_MS)
+    expect(digests(me)).toEqual([])
+  })
+
+  test('who was away for long is told the rest at once, answer by answer', () => {
+    const { me, theirs } = seasoned()
+    me.frame('b', theirs).pass(UNDER_WAY_MS)
+    const missed = others.slice(0, 60).map(origin => batch(origin, 2, offer(2)))
+    me.takeSent()
+    me.frame('b', { type: 'batches', proofs: [], batches: missed, isAnswer: true }).frame('b', theirs)
+    expect(digests(me)).toHaveLength(1)
   })
 })

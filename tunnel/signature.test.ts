@@ -76,7 +76,7 @@ test('the example frames in docs/wire.md are read as the page says', () => {
   }
   const versions = new Map([['a', { incarnation: 7, contiguous: 2 }]])
   const known = new DigestIndex()
-  for (const [origin, version] of versions) known.set(origin, version)
+  for (const [origin, version] of versions) known.set(origin, version, 0)
   expect(Buffer.from(encodeGossipFrame({ type: 'summary', hashes: known.summary(), handOn: true, load: 2 }))).toEqual(
     example('summary'),
   )
