@@ -45,3 +45,7 @@ test('a record lies untouched until the next is read, however much is written me
 test('a record that could never find room is refused at once', () => {
   expect(() => new ByteRing(64).reserve(40)).toThrow('more than half a ring')
 })
+
+test('who waits for a side that is gone is told so', () => {
+  expect(() => new ByteRing(64, 20).read()).toThrow('has not answered for 0.02 s')
+})

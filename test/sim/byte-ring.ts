@@ -11,8 +11,6 @@ const LEFT_OUT = 0xffff_ffff
 const LENGTH_BYTES = 4
 /** Looks at the other side before this one goes to sleep: waking up costs more than a step of a router. */
 const LOOKS = 2000
-/** Nobody computes for so long: the other side is gone. */
-const GONE_MS = 120_000
 
 /**
  * Records of bytes from one thread to another, in the order in which they were written, in memory that both have.
@@ -26,12 +24,17 @@ export class ByteRing {
   readonly view: DataView
   private readonly counts: Int32Array
   private readonly size: number
+  private readonly goneMs: number
   /** Where the next record is read or written, and, of the reader, where the one that lies open ends. */
   private at = 0
   private openEnd = 0
 
-  /** `size`: bytes of records under way, a power of two; a record may take half of it. Or the memory of one that the other side has made. */
-  constructor(from: number | SharedArrayBuffer) {
+  /**
+   * `from`: bytes of records under way, a power of two, of which a record may take half; or the memory of one that the other side
+   * has made. `goneMs`: who waits for longer than this throws, for the other side is gone. Default: it waits for ever.
+   */
+  constructor(from: number | SharedArrayBuffer, goneMs = Number.POSITIVE_INFINITY) {
+    this.goneMs = goneMs
     this.memory = typeof from === 'number' ? new SharedArrayBuffer(HEAD_BYTES + from) : from
     this.size = this.memory.byteLength - HEAD_BYTES
     invariant((this.size & (this.size - 1)) === 0, 'a ring is a power of two long')
@@ -102,9 +105,9 @@ export class ByteRing {
   private sleep(what: number, seen: number, waits: number): void {
     for (let i = 0; i < LOOKS; i++) if (Atomics.load(this.counts, what) >>> 0 !== seen) return
     Atomics.store(this.counts, waits, 1)
-    const woken = Atomics.wait(this.counts, what, seen | 0, GONE_MS)
+    const woken = Atomics.wait(this.counts, what, seen | 0, this.goneMs)
     Atomics.store(this.counts, waits, 0)
-    if (woken === 'timed-out') throw new Error(`simulation: a thread has not answered for ${GONE_MS / 1000} s`)
+    if (woken === 'timed-out') throw new Error(`simulation: a thread has not answered for ${this.goneMs / 1000} s`)
   }
 
   private wake(what: number, waits: number): void {

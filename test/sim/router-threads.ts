@@ -11,6 +11,8 @@ import { type Aspect, type Command, type Question, StepReader, StepWriter } from
 
 /** Steps and answers under way, each way: far more than one look ahead holds, and the largest answer. */
 const RING_BYTES = 64 * 1024 * 1024
+/** No step takes so long: a thread that has not answered since has failed. */
+const GONE_MS = 120_000
 /** With one other thread, of ten routers those that work there: the first thread has the network and the checks besides. */
 const HOSTED_OF_TEN = 7
 
@@ -76,7 +78,7 @@ class RouterThread {
   private lastAsked: RemoteProtocol | undefined
 
   constructor(options: Omit<HostData, 'orders' | 'replies'>) {
-    const [orders, replies] = [new ByteRing(RING_BYTES), new ByteRing(RING_BYTES)]
+    const [orders, replies] = [new ByteRing(RING_BYTES, GONE_MS), new ByteRing(RING_BYTES, GONE_MS)]
     const workerData: HostData = { ...options, orders: orders.memory, replies: replies.memory }
     // This file is compiled or not, and the other with it.
     const suffix = import.meta.url.endsWith('.ts') ? '.ts' : '.js'
