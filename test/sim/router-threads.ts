@@ -16,6 +16,9 @@ const GONE_MS = 120_000
 /** With one other thread, of ten routers those that work there: the first thread has the network and the checks besides. */
 const HOSTED_OF_TEN = 7
 
+/** Of those that have been answered, so many stay in the list before it is moved up. */
+const AWAITED_KEPT = 1000
+
 type Reply = ReturnType<StepReader['reply']>
 
 /** Something that a thread was asked, whose reply comes in its turn. */
@@ -161,8 +164,8 @@ class RouterThread {
 
   private shift(): void {
     this.first++
-    if (this.first < this.awaited.length) return
-    this.awaited.length = 0
+    if (this.first < AWAITED_KEPT && this.first < this.awaited.length) return
+    this.awaited.splice(0, this.first)
     this.first = 0
   }
 }
@@ -171,7 +174,7 @@ function copyOf(reply: Reply): Reply {
   if (!('outcome' in reply)) return reply
   const { effects, sights } = reply.outcome
   const own = effects.map(effect =>
-    effect.type === 'send' ? { ...effect, bytes: Uint8Array.prototype.slice.call(effect.bytes) } : effect,
+    effect.type === 'send' ? { ...effect, bytes: new Uint8Array(effect.bytes) } : effect,
   )
   return { outcome: { effects: own, sights } }
 }
