@@ -26,6 +26,8 @@ export const SWARM_DEFAULTS: SwarmOptions = { nodesMax: 16, roundsMax: 3 }
 const SERVICES = ['alpha', 'beta', 'gamma', 'delta', 'epsilon', 'zeta']
 /** In peace, all must be well within so long: a redial (5 s), a death (3 s), digest rounds over lossy wires. */
 const REST_MS = 40_000
+/** Silence after which a connection is given up, about. */
+const BEHIND_MS_MAX = 3000
 
 /**
  * One seed of the swarm: topology, size, rates of loss, jitter and churn, and every fault come from it. Rounds of trouble
@@ -221,6 +223,9 @@ class Swarm {
         if (wire === undefined) continue
         wire.conditions.blocked = false
         wire.conditions.loss = Math.min(wire.conditions.loss, this.loss)
+        // A lossy wire over which TCP sends again and again, ever more seldom, may be minutes behind; no heartbeat lets a
+        // connection live so long, but modelled ones do.
+        if (wire.behindMs(mesh.nowMs) > BEHIND_MS_MAX) wire.startAnew()
       }
     }
   }

@@ -34,6 +34,18 @@ describe('a wire', () => {
     expect(arrived / 4000).toBeLessThan(0.78)
   })
 
+  test('that resends is as far behind as its latest message is late, until it starts anew', () => {
+    const wire = makeWire({ latencyMs: 10, loss: 0.5 })
+    const lostFour = [0, 0, 0, 0, 1]
+    const unlucky = { ...chance, loss: () => lostFour.shift() ?? 1 }
+    const [lateMs = 0] = wire.arrivals(100, 0, unlucky, true)
+    expect(lateMs).toBe(200 + 400 + 800 + 1600 + 10)
+    expect([wire.behindMs(0), wire.behindMs(2000), wire.behindMs(5000)]).toEqual([3000, 1000, 0])
+    expect(wire.arrivals(100, 100, unlucky, true)).toEqual([lateMs])
+    wire.startAnew()
+    expect(wire.arrivals(100, 100, unlucky, true)).toEqual([110])
+  })
+
   test('delivers every message late rather than never where it retransmits', () => {
     const wire = makeWire({ loss: 0.25, latencyMs: 10 })
     const arrivals = Array.from({ length: 1000 }, (_, i) => wire.arrivals(100, i * 5000, chance, true)).flat()

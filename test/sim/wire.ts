@@ -75,6 +75,16 @@ export class Wire {
     return isTwice ? [first, this.arrival(sentMs + lateMs, chance)] : [first]
   }
 
+  /** How long what is sent at `nowMs` waits for what was sent before it and is late, milliseconds. */
+  behindMs(nowMs: number): number {
+    return Math.max(0, this.lastArrivalMs - nowMs - this.conditions.latencyMs - this.conditions.jitterMs)
+  }
+
+  /** From now on nothing waits for what was sent before: it is of another connection. */
+  startAnew(): void {
+    this.lastArrivalMs = 0
+  }
+
   /** Milliseconds a message of `bytes` takes to pass, beside the latency; its first bytes are heard long before its last. */
   passingMs(bytes: number): number {
     return (bytes / this.conditions.bytesPerSecond) * 1000
