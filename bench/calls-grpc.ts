@@ -1,6 +1,6 @@
 import { figuresOfSmall, smallCalls } from './calls-small.ts'
 import { loadGrpc } from './load.ts'
-import type { Part } from './part.ts'
+import { LEAD_IN_SECONDS, type Part } from './part.ts'
 import { hasProgram } from './process.ts'
 
 /** Calls with 32 in flight for each second asked for: what the slowest chain makes in it. */
@@ -18,8 +18,9 @@ export const grpcPart: Part = {
   },
   async measure({ grpc, pids }, { seconds }) {
     if (grpc === undefined) return {}
-    const calls = CALLS_PER_SECOND * seconds
-    const many = await loadGrpc(grpc, pids, { connections: 4, streamsEach: 8, calls })
+    const load = { connections: 4, streamsEach: 8 }
+    await loadGrpc(grpc, pids, { ...load, calls: CALLS_PER_SECOND * LEAD_IN_SECONDS })
+    const many = await loadGrpc(grpc, pids, { ...load, calls: CALLS_PER_SECOND * seconds })
     const one = await loadGrpc(grpc, pids, { connections: 1, streamsEach: 1, calls: CALLS_PER_SECOND_AT_1 * seconds })
     return figuresOfSmall(one, many)
   },

@@ -14,6 +14,7 @@ const SETTLE_MS = 3_000
 export const idlePart: Part = {
   name: 'idle',
   title: `Idle clients, ${CONNECTIONS} keep-alive connections after one call each`,
+  startsFresh: true,
   leaveOut: () => undefined,
   async measure({ name }, { startFresh }) {
     const chain = await startFresh(name)

@@ -10,10 +10,18 @@ export interface PartOptions {
   readonly startFresh: (name: ChainName) => Promise<Chain>
 }
 
+/**
+ * Of each run of small calls, before it is measured: parts take turns, and what a daemon's compiler and heap are used to
+ * from the part before is not what this one costs while it lasts.
+ */
+export const LEAD_IN_SECONDS = 2
+
 /** One subject of the bench of calls: measured chain by chain and round by round, so that what disturbs the machine disturbs all. */
 export interface Part {
   readonly name: 'http' | 'bulk' | 'grpc' | 'tcp' | 'idle'
   readonly title: string
+  /** It measures processes of its own, which need no warming up here. */
+  readonly startsFresh?: true
   /** Why a chain has no figures here; undefined: it has. */
   leaveOut(chain: Chain): string | undefined
   measure(chain: Chain, options: PartOptions): Promise<Figures>

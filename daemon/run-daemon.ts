@@ -4,6 +4,7 @@ import { type Identity, loadIdentity } from '../tunnel/identity.ts'
 import type { Config } from './config.ts'
 import { Daemon } from './daemon.ts'
 import { lockDataDir } from './data-lock.ts'
+import { widenInlining } from './inlining.ts'
 import { listenFile, writeListenFile } from './listen-file.ts'
 import type { DaemonIo } from './rooms.ts'
 
@@ -12,6 +13,7 @@ export async function runDaemon(config: Config, io: DaemonIo): Promise<number> {
   const identity = loadIdentity(config.dataDir, Date.now(), io.log)
   checkIdentity(config, identity)
   const unlock = lockDataDir(config.dataDir)
+  widenInlining()
   const daemon = new Daemon(config, identity, io.log)
   try {
     const listen = await daemon.start()
