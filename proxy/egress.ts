@@ -224,6 +224,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
       if (fault !== undefined) this.fail('bad-request', fault, false)
       else connection.out.write(lastChunk(trailers))
     } else if (this.bodyLeft > 0) this.fail('bad-request', 'less body came than Content-Length says', false)
+    connection.out.flush()
     this.finishIfBothEnded()
   }
 

@@ -351,6 +351,7 @@ export class IngressConnection implements MessageHandler<RequestHead>, ExchangeC
     if (present.answerLeft > 0) return present.exchange.badAnswer('it has less body than its head says')
     if (present.switched) this.out.end()
     else if (present.framing?.body === 'chunked') this.out.write(lastChunk(present.answerTrailers))
+    this.out.flush()
     this.finishIfOver(present)
   }
 

@@ -83,6 +83,7 @@ export class TurnWriter {
     this.socket.end()
   }
 
+  /** Before the turn is over, for who knows that nothing of the message is to come: its reader goes on while others are served. */
   flush(): void {
     const { room, bytes, socket } = this
     if (room === undefined) return
