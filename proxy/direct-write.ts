@@ -38,7 +38,7 @@ export function writeDirectly(
 ): DirectWrite {
   const { _handle: handle } = socket as unknown as { _handle?: Partial<WritableHandle> | null }
   const isReady = request !== 'none' && socket.writable && !socket.connecting && socket.writableLength === 0
-  if (!isReady || typeof handle?.writeBuffer !== 'function' || typeof handle.writeQueueSize !== 'number') return 'no'
+  if (!isReady || typeof handle?.writeBuffer !== 'function' || !('writeQueueSize' in handle)) return 'no'
   const used = spare ?? new request()
   spare = used
   if (handle.writeBuffer(used, bytes) !== 0) return 'no'

@@ -30,8 +30,6 @@ export class TurnWriter {
   private isPlanned = false
   /** Since the first buffer of ours that the socket still has, what it was given, in order; undefined stands for what is not ours. */
   private readonly lent: (Buffer | undefined)[] = []
-  /** A write that passed the socket's stream is not over. */
-  private isWaiting = false
   /** TLS tells later that it has taken what it was given. */
   private readonly isTls: boolean
 
@@ -89,7 +87,7 @@ export class TurnWriter {
     if (room === undefined) return
     this.room = undefined
     this.bytes = 0
-    const isBehind = this.isWaiting || socket.writableLength > 0
+    const isBehind = socket.writableLength > 0
     if (bytes <= LENT_BYTES_MIN && !isBehind && !this.isTls && this.lent.length === 0) this.writeSmall(room, bytes)
     else if (bytes <= LENT_BYTES_MIN || isBehind) {
       // What may wait long must not hold more than its bytes: a reader that stopped may have many small writes before it.
@@ -110,14 +108,11 @@ export class TurnWriter {
   private writeSmall(room: Buffer, bytes: number): void {
     const { socket } = this
     const small = room.subarray(0, bytes)
-    const done = writeDirectly(socket, small, () => {
-      this.isWaiting = false
-      keep(room)
-    })
-    this.isWaiting = done === 'waiting'
+    const done = writeDirectly(socket, small, this.onWritten)
     if (done === 'no') socket.write(small)
     // The kernel has it, as nearly always. Else the socket keeps the room: only one, what follows is behind it.
-    if (done === 'written' || (done === 'no' && socket.writableLength === 0)) keep(room)
+    if (done === 'waiting') this.lent.push(room)
+    else if (socket.writableLength === 0) keep(room)
   }
 
   /** Told for each write in turn, also when the socket is gone. */
