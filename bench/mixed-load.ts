@@ -151,8 +151,11 @@ async function runBulk(port: number, host: string, bytes: number): Promise<void>
   const up = timed(done => {
     const headers = { host, 'content-length': bytes }
     const request = http.request({ ...where, method: 'POST', headers }, response => {
-      response.setEncoding('utf8')
-      response.on('data', (text: string) => done(Number(text)))
+      let text = ''
+      response.setEncoding('utf8').on('data', (piece: string) => {
+        text += piece
+      })
+      response.on('end', () => done(Number(text)))
     })
     pour(request, bytes)
   })
