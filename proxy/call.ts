@@ -8,7 +8,7 @@ export interface CallOpen {
   readonly kind: 'http' | 'tcp'
   /** Milliseconds the caller is still willing to wait for the answer to begin; 0: no limit. */
   readonly timeoutMs: number
-  /** The request head as HTTP/1.1 text up to and including the empty line, hop-by-hop fields already removed. */
+  /** The request head as HTTP/1.1 text up to and including the empty line, hop-by-hop fields already removed. Its acceptor's to keep. */
   readonly head: Buffer
 }
 
@@ -23,7 +23,16 @@ export interface CallReset {
   readonly unexecuted: boolean
 }
 
-/** What the holder of one end of a call is told. Nothing is called after `onReset`, or after both directions have ended. */
+/**
+ * Bytes that a handler is told may lie in a buffer that is used again when it returns: what is to be kept is copied. Only a
+ * chunk longer than this is its own.
+ */
+export const REUSED_BYTES_MAX = 32 * 1024
+
+/**
+ * What the holder of one end of a call is told. Nothing is called after `onReset`, or after both directions have ended. No
+ * bytes are the handler's to keep (`REUSED_BYTES_MAX`).
+ */
 export interface CallHandler {
   /** The answer's head (only at the end that opened the call). May come more than once: interim 1xx answers come first. */
   onHead(head: Buffer): void

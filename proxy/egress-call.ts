@@ -75,7 +75,7 @@ export abstract class EgressCallBase<C> implements CallHandler, Seeker<C> {
   onHead(): void {}
 
   onTrailers(trailers: Buffer): void {
-    this.trailers = trailers
+    this.trailers = Buffer.from(trailers)
   }
 
   protected abstract writeBody(chunk: Buffer): void

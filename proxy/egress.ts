@@ -166,7 +166,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
   // The call's side: the request ------------------------------------------------------------------------------------
 
   onData(chunk: Buffer): void {
-    if (this.connection === undefined) this.early.push(chunk)
+    if (this.connection === undefined) this.early.push(Buffer.from(chunk))
     else this.writeBody(chunk)
   }
 
@@ -205,7 +205,7 @@ class EgressCall extends EgressCallBase<InstanceConnection> implements InstanceH
 
   private keep(chunk: Buffer): void {
     this.sentBytes += chunk.length
-    if (this.sentBytes <= SENT_BYTES_MAX) this.sent.push(chunk)
+    if (this.sentBytes <= SENT_BYTES_MAX) this.sent.push(Buffer.from(chunk))
     else this.keepNothing()
   }
 

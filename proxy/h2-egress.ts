@@ -69,7 +69,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
 
   onData(chunk: Buffer): void {
     if (this.stream !== undefined) this.writeBody(chunk)
-    else if (!this.hasAnswerEnded) this.early.push(chunk)
+    else if (!this.hasAnswerEnded) this.early.push(Buffer.from(chunk))
   }
 
   onEnd(): void {
@@ -99,7 +99,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
     if (this.sent !== undefined) {
       this.sentBytes += chunk.length
       if (this.sentBytes > SENT_BYTES_MAX) this.sent = undefined
-      else this.sent.push(chunk)
+      else this.sent.push(Buffer.from(chunk))
     }
     if (owner.connection.outbox.write(stream, chunk)) return
     this.isHeld = true
@@ -158,7 +158,7 @@ export class H2EgressCall extends EgressCallBase<H2InstanceConnection> {
       this.answerLeft -= chunk.length
       if (this.answerLeft < 0) return this.badAnswer('more body than its content-length says')
     }
-    if (!this.call.write(chunk)) this.owner?.connection.pause(this.stream)
+    if (!this.call.write(chunk, true)) this.owner?.connection.pause(this.stream)
   }
 
   answerEnd(): void {

@@ -17,6 +17,7 @@ import type { RequestHead, ResponseHead } from './http1-head.ts'
 import type { ClientConnection, IngressOptions } from './ingress.ts'
 import { ForwardedLines, INGRESS_FIELDS, type Refusal, readWishes, schemeOf, type Wishes } from './ingress-request.ts'
 import { type MeshFailure, meshAnswerH2, meshStatus } from './mesh-answer.ts'
+import { readShared } from './shared-read.ts'
 
 /** Between saying goodbye and cutting off a client that does not hang up. */
 const LINGER_MS = 2000
@@ -51,7 +52,7 @@ export class H2Ingress implements ClientConnection, H2ConnectionHandler {
 
   start(): void {
     const { socket, connection } = this
-    socket.on('data', chunk => this.push(chunk))
+    readShared(socket, (chunk, end) => this.push(chunk.subarray(0, end)))
     socket.on('drain', () => connection.onSocketDrain())
     // Whoever half-closes is taken for gone, as with HTTP/1: HTTP/2 has its own word for "no more requests".
     socket.on('end', () => socket.destroy())
@@ -210,7 +211,7 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
       this.bodyLeft -= chunk.length
       if (this.bodyLeft < 0) return this.malformed('more body came than content-length says')
     }
-    if (this.exchange?.write(chunk) === false) this.owner.connection.pause(this.stream)
+    if (this.exchange?.write(chunk, true) === false) this.owner.connection.pause(this.stream)
   }
 
   onEnd(): void {
@@ -249,7 +250,7 @@ class H2IngressStream implements H2StreamHandler, ExchangeClient {
   }
 
   onAnswerTrailers(trailers: Buffer): void {
-    this.answerTrailers = trailers
+    this.answerTrailers = Buffer.from(trailers)
   }
 
   onAnswerEnd(): void {

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { REUSED_BYTES_MAX } from './call.ts'
 import {
   encodeFrame,
   encodeFrameHead,
@@ -61,7 +62,7 @@ export class H2Outbox {
     this.sentEnd(stream)
   }
 
-  /** Queues body bytes, which must not be changed afterwards. False: stop until `onDrain`. */
+  /** Queues body bytes, which may be used again afterwards if they are `REUSED_BYTES_MAX` or less. False: stop until `onDrain`. */
   write(stream: H2Stream, chunk: Buffer): boolean {
     if (stream.isOver || stream.hasEnded) return true
     let at = 0
@@ -90,7 +91,7 @@ export class H2Outbox {
       queue[queue.length - 1] = Buffer.concat([last, rest])
       stream.queuedBytes += rest.length
     } else {
-      queue.push(rest)
+      queue.push(rest.length > REUSED_BYTES_MAX ? rest : Buffer.from(rest))
       stream.queuedBytes += rest.length + QUEUE_ITEM_BYTES
     }
     this.waiting.add(stream)

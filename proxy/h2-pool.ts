@@ -5,6 +5,7 @@ import { type Connections, NoRoom } from './dispatcher.ts'
 import { H2Connection, type H2ConnectionHandler } from './h2-connection.ts'
 import { H2_ERROR } from './h2-frame.ts'
 import type { H2Stream, H2StreamHandler } from './h2-stream.ts'
+import { readShared } from './shared-read.ts'
 
 /**
  * How long a connection without a stream is kept. Shorter than what servers keep them for (nginx 75 s, grpc-go for ever);
@@ -47,7 +48,7 @@ export class H2InstanceConnection implements H2ConnectionHandler {
 
   start(): void {
     const { socket, connection } = this
-    socket.on('data', chunk => this.onBytes(chunk))
+    readShared(socket, (chunk, end) => this.onBytes(chunk.subarray(0, end)))
     socket.on('drain', () => connection.onSocketDrain())
     socket.on('end', () => socket.destroy())
     socket.on('error', error => connection.lost(error.message))

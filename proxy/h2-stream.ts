@@ -15,7 +15,7 @@ export interface H2Reset {
 export interface H2StreamHandler {
   /** A head, or trailers if one has come before. `ended`: nothing follows. */
   onFields(fields: readonly HpackField[], ended: boolean): void
-  /** Body bytes; still at most one window of them after `pause`. */
+  /** Body bytes; still at most one window of them after `pause`. The buffer they lie in is used again. */
   onData(chunk: Buffer): void
   onEnd(): void
   /** `write` may go on after it answered false. */

@@ -38,14 +38,48 @@ test('bytes come in the one buffer', async () => {
   expect(heard).toEqual([[true, 'hello']])
 })
 
-test('what was read before comes too', async () => {
+test('what was read before comes too, as an event, and before the rest', async () => {
   const [dialled, accepted] = await pair()
-  dialled.end('early')
+  dialled.write('early')
   while (accepted.readableLength === 0) await new Promise(setImmediate)
-  const chunks: string[] = []
-  readShared(accepted, (chunk, end) => chunks.push(chunk.toString('latin1', 0, end)))
+  const heard: [isShared: boolean, text: string][] = []
+  readShared(accepted, (chunk, end) => heard.push([chunk === READ, chunk.toString('latin1', 0, end)]))
+  dialled.end(' and late')
   await once(accepted, 'end')
-  expect(chunks).toEqual(['early'])
+  expect(heard).toEqual([
+    [false, 'early'],
+    [true, ' and late'],
+  ])
+})
+
+test('what was read before is left to who comes after, if that is at once', async () => {
+  const [dialled, accepted] = await pair()
+  dialled.write('early')
+  while (accepted.readableLength === 0) await new Promise(setImmediate)
+  const heard: string[] = []
+  const giveBack = readShared(accepted, () => heard.push('not for this one'))
+  giveBack()
+  accepted.on('data', chunk => heard.push(String(chunk)))
+  dialled.end(' and late')
+  await once(accepted, 'end')
+  expect(heard.join('')).toBe('early and late')
+})
+
+test('who comes after can have it read into the same buffer', async () => {
+  const [dialled, accepted] = await pair()
+  const heard: [isShared: boolean, text: string][] = []
+  const giveBack = readShared(accepted, (_, end) => {
+    heard.push([false, String(end)])
+    giveBack()
+    readShared(accepted, (chunk, to) => heard.push([chunk === READ, chunk.toString('latin1', 0, to)]))
+    dialled.end('two')
+  })
+  dialled.write('one')
+  await once(accepted, 'end')
+  expect(heard).toEqual([
+    [false, '3'],
+    [true, 'two'],
+  ])
 })
 
 describe.each([
@@ -70,7 +104,7 @@ describe.each([
         })
       })
     }
-    readShared(accepted, onBytes, keys)
+    readShared(accepted, onBytes, READ, keys)
     dialled.end(sent)
     await once(accepted, 'end')
     expect(Buffer.concat(chunks).equals(sent)).toBe(true)
@@ -89,7 +123,7 @@ describe.each([
       })
       dialled.write('two')
     }
-    const giveBack = readShared(accepted, onBytes, keys)
+    const giveBack = readShared(accepted, onBytes, READ, keys)
     dialled.write('one')
     await once(accepted, 'end')
     expect([first, second.map(String)]).toEqual([['one'], ['two', 'three']])
@@ -106,7 +140,7 @@ describe.each([
         accepted.pause()
         resolve()
       }
-      const giveBack = readShared(accepted, onBytes, keys)
+      const giveBack = readShared(accepted, onBytes, READ, keys)
     })
     dialled.end(sent)
     await taken

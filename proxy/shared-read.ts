@@ -21,34 +21,42 @@ interface UserBufferHandle {
 export type OnBytes = (chunk: Buffer, end: number) => void
 
 /**
- * Hands what `socket` says to `onBytes`. The answer gives the
+ * Hands what `socket` says to `onBytes`, read into `buffer`. The answer gives the
  * socket back: what comes from then on are `data` events like those of any other, and the bytes their listener's to keep.
  *
  * Node offers this as the option `onread` of sockets that dial; to those that were accepted nobody can give options. So the
  * same is done to them that Node does for the option: buffer and callback are put where the option would have put them, and
  * the handle is told the buffer. That rests on how Node is made, not on its documents, and is therefore found out and not
- * assumed (`findOnreadKeys`); where it is not so, and for a socket that has read already, bytes come by `data` events.
+ * assumed (`findOnreadKeys`); where it is not so, bytes come by `data` events, and so do those that were read before.
  *
  * As with `onread`, a socket that is paused reads nothing at all, so of one that is also closed it hears when it goes on.
  */
-export function readShared(socket: Socket, onBytes: OnBytes, keys: OnreadKeys | 'none' = KEYS): () => void {
+export function readShared(
+  socket: Socket,
+  onBytes: OnBytes,
+  buffer: Buffer = READ,
+  keys: OnreadKeys | 'none' = KEYS,
+): () => void {
   const handle = handleOf(socket)
-  if (keys === 'none' || handle === undefined || socket.readableLength > 0) {
-    const onData = (chunk: Buffer): void => onBytes(chunk, chunk.length)
+  const onData = (chunk: Buffer): void => onBytes(chunk, chunk.length)
+  if (keys === 'none' || handle === undefined) {
     socket.on('data', onData)
     return () => void socket.removeListener('data', onData)
   }
   const fields = socket as unknown as Record<symbol, unknown>
   fields[keys.callback] = (bytes: number): boolean => {
-    onBytes(READ, bytes)
+    onBytes(buffer, bytes)
     return true
   }
-  fields[keys.buffer] = READ
-  handle.useUserBuffer(READ)
+  if (fields[keys.buffer] !== buffer) handle.useUserBuffer(buffer)
+  fields[keys.buffer] = buffer
+  // It flows before the next turn reads anything.
+  if (socket.readableLength > 0) socket.on('data', onData)
   socket.resume()
   return () => {
+    socket.removeListener('data', onData)
     // There is no way back to buffers of the handle's own; a copy is the same to who reads.
-    fields[keys.callback] = (bytes: number): boolean => socket.push(Buffer.from(READ.subarray(0, bytes)))
+    fields[keys.callback] = (bytes: number): boolean => socket.push(Buffer.from(buffer.subarray(0, bytes)))
   }
 }
 

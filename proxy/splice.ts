@@ -3,6 +3,7 @@ import { TLSSocket } from 'node:tls'
 import type { MeshErrorCode } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
 import type { Call, CallHandler, CallReset } from './call.ts'
+import { readShared } from './shared-read.ts'
 import { TurnWriter } from './turn-writer.ts'
 
 /** How often the owner of splices has them look at their time-outs. A peer that is gone is known within two of these. */
@@ -70,7 +71,7 @@ export class Splice implements CallHandler {
   start(first = NOTHING): void {
     const { socket } = this
     if (first.length > 0) this.onSocketData(first)
-    socket.on('data', chunk => this.onSocketData(chunk))
+    readShared(socket, (chunk, end) => this.onSocketData(chunk.subarray(0, end)))
     socket.on('end', () => this.onSocketEnd())
     socket.on('drain', () => this.call?.resume())
     socket.on('error', error => {
@@ -142,10 +143,10 @@ export class Splice implements CallHandler {
     this.hasMoved = true
     this.bytesIn += chunk.length
     if (this.kept !== undefined) {
-      this.kept.push(chunk)
+      this.kept.push(Buffer.from(chunk))
       this.keptBytes += chunk.length
     }
-    if (this.call?.write(chunk) === false) this.isHeld = true
+    if (this.call?.write(chunk, true) === false) this.isHeld = true
     if (this.isHeld || this.isKeptFull) this.socket.pause()
   }
 

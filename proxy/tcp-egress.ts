@@ -184,7 +184,7 @@ class TcpEgressCall implements CallHandler, SpliceOwner {
   onHead(): void {}
 
   onData(chunk: Buffer): void {
-    this.early.push(chunk)
+    this.early.push(Buffer.from(chunk))
   }
 
   onTrailers(): void {}

@@ -12,6 +12,7 @@ import { INSTANCE_POOL_DEFAULTS, InstancePool, type InstancePoolOptions } from '
 import { Instances } from './instances.ts'
 import { createLocalCall } from './local-call.ts'
 import { rethrow } from './rethrow-fixture.ts'
+import { reusingBytes } from './reused-bytes-fixture.ts'
 import { TcpEgress } from './tcp-egress.ts'
 import { TcpListener, type TcpListenerOptions } from './tcp-listener.ts'
 import type { TunnelDeps } from './tcp-tunnel.ts'
@@ -164,7 +165,7 @@ export class TestPlaces {
   private open(name: string, open: CallOpen): Call | undefined {
     this.opened.push(name)
     this.opens.push(open)
-    const [mine, theirs] = createLocalCall(rethrow)
+    const [mine, theirs] = createLocalCall(rethrow).map(reusingBytes) as [Call, Call]
     if (this.onOpen?.(name, theirs, open) === true) return mine
     const place = this.places.get(name)
     if (open.kind === 'tcp') place?.tcp.accept(theirs, open)

@@ -1,11 +1,12 @@
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
+import { REUSED_BYTES_MAX } from './call.ts'
 import { writeDirectly } from './direct-write.ts'
 
 /** What a writer gathers before it writes. 64 KiB: a read of Node's, so that a body leaves in as many system calls as it came in. */
 const ROOM_BYTES = 64 * 1024
 /** Larger pieces are handed on as they are: from here on a copy costs more than the system call it saves. Guess. */
-const COPIED_BYTES_MAX = 32 * 1024
+const COPIED_BYTES_MAX = REUSED_BYTES_MAX
 /** Up to here what cannot leave at once is copied into a buffer of its size, out of Node's own pool. */
 const LENT_BYTES_MIN = 4 * 1024
 /** Buffers kept for the next turn, 4 MiB: writers that a turn of the event loop has bytes for, seldom more. */

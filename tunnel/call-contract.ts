@@ -157,7 +157,7 @@ export function callContract(name: string, connect: () => Promise<CarrierPair>):
 
   const echo: AcceptCall = call => {
     const witness = new Witness(call)
-    witness.onData = chunk => void call.write(chunk)
+    witness.onData = chunk => void call.write(chunk, true)
     witness.onEnd = () => call.end()
   }
 

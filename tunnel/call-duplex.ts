@@ -2,6 +2,7 @@ import { Duplex } from 'node:stream'
 import type { Call, CallHandler, CallReset } from '../proxy/call.ts'
 import { MeshError } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
+import { countPassed } from './young-garbage.ts'
 
 /** What a TLS session over a call may hold at each end beyond the call's own window: four TLS records. */
 const HIGH_WATER_BYTES = 64 * 1024
@@ -39,6 +40,7 @@ export class CallDuplex extends Duplex implements CallHandler {
   }
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    countPassed(chunk.length)
     if (this.call.write(chunk)) done()
     else this.#onRoom = done
   }
@@ -73,7 +75,8 @@ export class CallDuplex extends Duplex implements CallHandler {
   }
 
   onData(chunk: Buffer): void {
-    if (!this.destroyed && !this.push(chunk)) this.call.pause()
+    countPassed(chunk.length)
+    if (!this.destroyed && !this.push(Buffer.from(chunk))) this.call.pause()
   }
 
   onEnd(): void {

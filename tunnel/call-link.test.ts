@@ -33,7 +33,9 @@ callContract('memory that cuts the bytes anywhere', async () => {
 const mesh = createTestMesh()
 const [us, them] = [mesh.identity('us'), mesh.identity('them')]
 
-callContract('a TLS socket', async () => {
+callContract('a TLS socket', tlsCarriers)
+
+async function tlsCarriers() {
   const server = createServer({
     key: them.keyPem,
     cert: them.certificatePem,
@@ -53,6 +55,31 @@ callContract('a TLS socket', async () => {
     acceptor: new TlsCarrier(other),
     sever: () => other.destroy(),
   }
+}
+
+it('a TLS session is read into one buffer, of which a link has one of its own', async () => {
+  const { dialler, acceptor, sever } = await tlsCarriers()
+  const heard = { dialler: new Set<unknown>(), acceptor: new Set<unknown>() }
+  let bytes = 0
+  const told = (by: Set<unknown>) => ({
+    onBytes(chunk: Buffer): void {
+      by.add(chunk.buffer)
+      bytes += chunk.length
+    },
+    onDrain() {},
+    onClose() {},
+  })
+  dialler.start(told(heard.dialler))
+  acceptor.start(told(heard.acceptor))
+  for (const [i, size] of [1, 20_000, 60_000, 300].entries()) {
+    const carrier = i % 2 === 0 ? dialler : acceptor
+    const untilBytes: number = bytes + size
+    carrier.write([Buffer.alloc(size)])
+    await until(() => bytes === untilBytes, 'it has come')
+  }
+  expect([heard.dialler.size, heard.acceptor.size]).toEqual([1, 1])
+  expect([...heard.dialler][0]).not.toBe([...heard.acceptor][0])
+  sever()
 })
 
 describe('a link whose peer is a script', () => {

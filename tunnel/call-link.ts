@@ -1,4 +1,4 @@
-import type { AcceptCall, Call, CallHandler, CallReset } from '../proxy/call.ts'
+import type { AcceptCall, Call, CallReset } from '../proxy/call.ts'
 import { invariant, type MeshErrorCode } from '../router/errors.ts'
 import { IdMap } from '../router/id-map.ts'
 import type { Log } from '../router/log.ts'
@@ -25,11 +25,12 @@ import {
   WINDOW_BYTES_MAX,
 } from './frame.ts'
 import type { FrameBatch } from './frame-batch.ts'
-import { LinkCall, type LinkOpen, NO_HANDLER } from './link-call.ts'
+import { LinkCall, type LinkOpen } from './link-call.ts'
 import { createLinkCounts, type LinkCounts } from './link-counts.ts'
 import { LinkHeartbeat } from './link-heartbeat.ts'
 import { LinkLoad } from './link-load.ts'
 import { LinkOutbox } from './link-outbox.ts'
+import { LinkTeller } from './link-teller.ts'
 import { ReceiveWindow } from './receive-window.ts'
 
 /** Interim answers of one call (1xx); a service that says "processing" every ten seconds gets 40 minutes. */
@@ -73,6 +74,7 @@ export class CallLink {
   readonly #options: CallLinkOptions
   readonly #decoder: FrameDecoder
   readonly #counts: LinkCounts
+  readonly #tell: LinkTeller
   readonly #calls = new IdMap<LinkCall>()
   #state: CallLinkState = 'hello'
   #helloReceived = false
@@ -118,6 +120,7 @@ export class CallLink {
     }
     this.#decoder = new FrameDecoder(sink)
     this.#counts = deps.counts ?? createLinkCounts()
+    this.#tell = new LinkTeller(deps)
     this.#outbox = new LinkOutbox({
       carrier: deps.carrier,
       counts: this.#counts,
@@ -276,7 +279,7 @@ export class CallLink {
   #onFlushed(drained: readonly LinkCall[]): void {
     this.#sendOwedGoAway()
     for (const call of drained) {
-      if (!call.over) this.#tell(call, handler => handler.onDrain())
+      if (!call.over) this.#tell.drain(call)
     }
   }
 
@@ -406,13 +409,13 @@ export class CallLink {
     const { accept, acceptRelay, peer } = this.#deps
     try {
       if (kind !== undefined) {
-        accept(call, { service: open.service, kind, timeoutMs: open.timeoutMs, head: open.head }, peer)
+        accept(call, { service: open.service, kind, timeoutMs: open.timeoutMs, head: Buffer.from(open.head) }, peer)
       } else {
         this.#widen(call, undefined)
         acceptRelay?.(call, open.head, peer)
       }
     } catch (error) {
-      this.#onThrown(call, error)
+      this.#tell.onThrown(call, error)
     }
     return undefined
   }
@@ -442,14 +445,7 @@ export class CallLink {
         return undefined
       }
     }
-    if (!isListening(call)) this.#tell(call, handler => handler.onData(piece))
-    else {
-      try {
-        call.handler.onData(piece)
-      } catch (error) {
-        this.#onThrown(call, error)
-      }
-    }
+    this.#tell.data(call, piece)
     if (!call.over) this.#creditCall(call)
     return undefined
   }
@@ -461,7 +457,7 @@ export class CallLink {
       const reset = decodeReset(payload, this.#deps.peer)
       if (typeof reset === 'string') return reset
       this.#forget(call)
-      this.#tellReset(call, reset)
+      this.#tell.reset(call, reset)
       return undefined
     }
     if (call.peerEnded || (call.trailersReceived && type !== FRAME.END)) {
@@ -473,29 +469,14 @@ export class CallLink {
       call.headsReceived += 1
       if (call.headsReceived > HEADS_MAX) {
         this.#failCall(call, 'bad-answer', `expected at most ${HEADS_MAX} interim answers, found more`, false)
-      } else if (!isListening(call)) {
-        this.#tell(call, handler => handler.onHead(payload))
-      } else {
-        try {
-          call.handler.onHead(payload)
-        } catch (error) {
-          this.#onThrown(call, error)
-        }
-      }
+      } else this.#tell.head(call, payload)
     } else if (type === FRAME.TRAILERS) {
       call.trailersReceived = true
-      this.#tell(call, handler => handler.onTrailers(payload))
+      this.#tell.trailers(call, payload)
     } else {
       call.peerEnded = true
       if (call.endSent) this.#forget(call)
-      if (!isListening(call)) this.#tell(call, TELL_END)
-      else {
-        try {
-          call.handler.onEnd()
-        } catch (error) {
-          this.#onThrown(call, error)
-        }
-      }
+      this.#tell.end(call)
     }
     return undefined
   }
@@ -532,59 +513,12 @@ export class CallLink {
     this.#outbox.control(FRAME.WINDOW, call.id, encodeU32(bytes))
   }
 
-  // ---- telling handlers ----
-
-  /** Runs `event` on the handler, or keeps it until the turn ends when none is set. */
-  #tell(call: LinkCall, event: (handler: CallHandler) => void): void {
-    if (call.deaf) return
-    if (call.backlog !== undefined) {
-      call.backlog.push(event)
-      return
-    }
-    const handler = call.handler
-    if (handler === NO_HANDLER) {
-      call.backlog = [event]
-      setImmediate(() => this.#tellBacklog(call))
-      return
-    }
-    try {
-      event(handler)
-    } catch (error) {
-      this.#onThrown(call, error)
-    }
-  }
-
-  #tellBacklog(call: LinkCall): void {
-    const backlog = call.backlog
-    if (backlog === undefined) return
-    if (call.handler === NO_HANDLER) {
-      this.#onThrown(call, new Error('bug: a call was opened or accepted and no handler set in that turn'))
-      return
-    }
-    call.backlog = undefined
-    for (const event of backlog) this.#tell(call, event)
-  }
-
-  #tellReset(call: LinkCall, reset: CallReset): void {
-    this.#tell(call, handler => {
-      call.deaf = true
-      handler.onReset(reset)
-    })
-  }
-
-  #onThrown(call: LinkCall, error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error)
-    const { log, self, peer } = this.#deps
-    log.error({ link: peer, call: call.id, code: 'internal', reason, err: error }, 'the handler of a call failed')
-    call.reset({ code: 'internal', reason: 'this node failed to handle the call', node: self, unexecuted: false })
-  }
-
   /** Ends a call from here: both ends are told. */
   #failCall(call: LinkCall, code: MeshErrorCode, reason: string, unexecuted: boolean): void {
     if (call.over) return
     const reset: CallReset = { code, reason, node: this.#deps.self, unexecuted }
     this.resetByOwner(call, reset)
-    this.#tellReset(call, reset)
+    this.#tell.reset(call, reset)
   }
 
   #refuse(callId: number, code: MeshErrorCode, reason: string): void {
@@ -625,7 +559,7 @@ export class CallLink {
       for (const call of [...this.#outbox.unsent(), ...this.#calls.all()]) {
         if (call.opening === undefined || (call.id !== 0 && call.id <= lastId)) continue
         this.#forget(call)
-        this.#tellReset(call, { code, reason, node: peer, unexecuted: true })
+        this.#tell.reset(call, { code, reason, node: peer, unexecuted: true })
       }
     }
     if (this.inFlight === 0) this.#onIdle()
@@ -677,7 +611,7 @@ export class CallLink {
     for (const call of calls) {
       const unexecuted = call.opening !== undefined && call.id === 0
       this.#forget(call)
-      this.#tellReset(call, { code: 'link-lost', reason: `the link was lost: ${reason}`, node: self, unexecuted })
+      this.#tell.reset(call, { code: 'link-lost', reason: `the link was lost: ${reason}`, node: self, unexecuted })
     }
     this.#onIdle()
     this.#deps.onClosed(reason, fault)
@@ -688,11 +622,4 @@ export class CallLink {
     this.#state = state
     this.#deps.onState()
   }
-}
-
-const TELL_END = (handler: CallHandler): void => handler.onEnd()
-
-/** Its handler can be told at once. */
-function isListening(call: LinkCall): boolean {
-  return call.handler !== NO_HANDLER && call.backlog === undefined && !call.deaf
 }

@@ -21,7 +21,7 @@ const [smaller, bigger] = [mesh.identity('one'), mesh.identity('two')].sort((a, 
 
 const echo: AcceptCall = call => {
   const witness = new Witness(call)
-  witness.onData = chunk => void call.write(chunk)
+  witness.onData = chunk => void call.write(chunk, true)
   witness.onEnd = () => call.end()
 }
 

@@ -1,5 +1,6 @@
 /** What a carrier tells the link on it. Called from the event loop, never from inside one of the carrier's methods. */
 export interface CarrierHandler {
+  /** `chunk` is used again when this returns, unless it is longer than `REUSED_BYTES_MAX`. */
   onBytes(chunk: Buffer): void
   /** `write` may go on after it answered false. */
   onDrain(): void

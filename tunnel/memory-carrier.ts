@@ -1,7 +1,11 @@
+import { REUSED_BYTES_MAX } from '../proxy/call.ts'
 import type { Carrier, CarrierHandler } from './carrier.ts'
 
 /** Bytes on their way before `write` answers false: a socket's usual buffer. */
 const HIGH_WATER_BYTES = 64 * 1024
+
+/** What was handed on becomes this, so that who keeps it is found out. */
+const SCRIBBLE = 0xa5
 
 /** Cuts a run of bytes the way a network might; answers the length of the next piece, 1..`length`. */
 export type Cut = (length: number) => number
@@ -102,7 +106,9 @@ export class MemoryCarrier implements Carrier {
       while (at < part.length) {
         const next = Math.min(part.length, at + this.#cut(part.length - at))
         this.bytesArrived += next - at
-        handler.onBytes(part.subarray(at, next))
+        const chunk = part.subarray(at, next)
+        handler.onBytes(chunk)
+        if (chunk.length <= REUSED_BYTES_MAX) chunk.fill(SCRIBBLE)
         at = next
       }
       this.#arrivingBytes -= part.length

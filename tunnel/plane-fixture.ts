@@ -10,7 +10,7 @@ export const echo: AcceptCall = call => {
   const witness = new Witness(call)
   witness.keep = undefined
   witness.onData = chunk => {
-    if (!call.write(chunk)) call.pause()
+    if (!call.write(chunk, true)) call.pause()
   }
   witness.onDrain = () => call.resume()
   witness.onEnd = () => call.end()

@@ -143,7 +143,7 @@ class Splice implements CallHandler {
 
   onData(chunk: Buffer): void {
     this.#counts.bytes += chunk.length
-    if (!this.#other.write(chunk)) this.#call.pause()
+    if (!this.#other.write(chunk, true)) this.#call.pause()
   }
 
   /** The other end may be written to again: it has room for what was held back here. */

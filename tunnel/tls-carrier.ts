@@ -1,9 +1,12 @@
 import type { TLSSocket } from 'node:tls'
+import { readShared } from '../proxy/shared-read.ts'
 import type { Carrier, CarrierHandler, CarrierKind } from './carrier.ts'
-import { countPassed } from './young-garbage.ts'
 
 /** How long `close` waits for a peer that does not read. Guess: a last frame needs one round trip, not two seconds. */
 const CLOSE_WAIT_MS = 2_000
+
+/** Of a record of TLS: more is never read at once. */
+const RECORD_BYTES_MAX = 16 * 1024
 
 const NO_BYTES = Buffer.alloc(0)
 const nothing = (): void => {}
@@ -25,10 +28,9 @@ export class TlsCarrier implements Carrier {
     const socket = this.#socket
     let reason = 'the other end closed the connection'
     socket.setNoDelay(true)
-    socket.on('data', (chunk: Buffer) => {
-      handler.onBytes(chunk)
-      countPassed(chunk.length)
-    })
+    // Of its own: what one link says may be the bytes of another, which is then read while this one's are being handed on.
+    const buffer = Buffer.allocUnsafeSlow(RECORD_BYTES_MAX)
+    readShared(socket, (chunk, end) => handler.onBytes(chunk.subarray(0, end)), buffer)
     socket.on('drain', () => handler.onDrain())
     socket.on('error', error => {
       reason = error.message
@@ -50,7 +52,6 @@ export class TlsCarrier implements Carrier {
     let goOn = true
     for (let i = 0; i <= last; i++) {
       const part = parts[i] ?? NO_BYTES
-      countPassed(part.length)
       goOn = socket.write(part, i === last ? onWritten : nothing)
     }
     return goOn

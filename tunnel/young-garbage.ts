@@ -8,9 +8,10 @@ let collect: (() => void) | undefined
 let passedBytes = 0
 
 /**
- * Counts bytes that links carry, and now and then has V8 collect the young part of its heap.
+ * Counts bytes for which buffers are made that are garbage a moment later, and now and then has V8 collect the young part of
+ * its heap.
  *
- * Each read of a socket makes a buffer that is garbage a moment later. V8 counts buffers as weight of the whole heap:
+ * That is the way of Node's streams, which relayed links pass. V8 counts buffers as weight of the whole heap:
  * every few dozen megabytes of them it marks all of it, long before the young part is full and would have been collected
  * at a hundredth of the price. That was 40 % of the CPU of a bulk transfer. A young collection takes half a millisecond (November 2026).
  */

@@ -1,7 +1,7 @@
 import type { MeshProcesses } from './daemon-process.ts'
 
-/** Between two looks at the memory of the daemons. */
-const SAMPLE_MS = 200
+/** Between two looks at the memory of the daemons: 40 of them while a fast machine makes 100,000 calls. */
+const SAMPLE_MS = 50
 
 /** Looks at the memory of all daemons until stopped, first now. */
 export class MemoryWatch {
@@ -12,7 +12,10 @@ export class MemoryWatch {
   constructor(mesh: MeshProcesses) {
     const look = (): void => {
       for (const [name, node] of mesh.nodes) {
-        if (node.isRunning) this.samples.set(name, [...(this.samples.get(name) ?? []), node.rssBytes()])
+        if (!node.isRunning) continue
+        const its = this.samples.get(name) ?? []
+        its.push(node.rssBytes())
+        this.samples.set(name, its)
       }
     }
     look()
