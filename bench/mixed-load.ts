@@ -3,11 +3,10 @@ import { once } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
+import { download, serveBulk, upload } from './bulk-load.ts'
 import type { LoadTarget } from './load.ts'
 
 /** The processes of `mixed.ts` that are no proxies: an instance, the client of small calls, the client of bulk. */
-
-const CHUNK = Buffer.alloc(64 * 1024, 'x')
 
 /** What small calls took, counted from when they were due. */
 export interface Latencies {
@@ -25,9 +24,11 @@ export interface BulkRates {
 
 // What the bench asks of them ------------------------------------------------------------------------------------------
 
-/** An instance; `port` is where it listens. */
-export async function startInstance(): Promise<{ readonly child: ChildProcess; readonly port: number }> {
-  const child = start('instance')
+/** An instance, for small calls or for bulk; `port` is where it listens. */
+export async function startInstance(
+  of: 'small' | 'bulk',
+): Promise<{ readonly child: ChildProcess; readonly port: number }> {
+  const child = start(of === 'small' ? 'instance' : 'bulk-instance')
   return { child, port: (await answerOf<{ port: number }>(child)).port }
 }
 
@@ -66,37 +67,13 @@ async function answerOf<T>(child: ChildProcess): Promise<T> {
 
 // What they do ---------------------------------------------------------------------------------------------------------
 
-/** /down/BYTES: so many. POST: takes all, says how many. Everything else: 100 bytes. */
+/** 100 bytes for whoever asks. */
 async function runInstance(): Promise<void> {
-  const server = http.createServer((request, response) => {
-    if (request.method === 'POST') {
-      let bytes = 0
-      request.on('data', (chunk: Buffer) => {
-        bytes += chunk.length
-      })
-      request.on('end', () => response.end(String(bytes)))
-    } else if (request.url?.startsWith('/down/')) pour(response, Number(request.url.split('/')[2]))
-    else response.end(CHUNK.subarray(0, 100))
-  })
+  const answer = Buffer.alloc(100, 'x')
+  const server = http.createServer((_, response) => response.end(answer))
   server.keepAliveTimeout = 60_000
   await once(server.listen(0, '127.0.0.1'), 'listening')
   process.send?.({ port: (server.address() as AddressInfo).port })
-}
-
-/** Writes so many bytes as the other end takes them, and ends. */
-function pour(to: NodeJS.WritableStream, bytes: number): void {
-  let left = bytes
-  const go = (): void => {
-    while (left > 0) {
-      const chunk = left < CHUNK.length ? CHUNK.subarray(0, left) : CHUNK
-      left -= chunk.length
-      if (!to.write(chunk)) return
-    }
-    to.removeListener('drain', go)
-    to.end()
-  }
-  to.on('drain', go)
-  go()
 }
 
 /** Calls at fixed times, whether the last one is back or not, from `start` to `stop`. */
@@ -138,41 +115,13 @@ function runSmall(port: number, host: string, rate: number): void {
 }
 
 async function runBulk(port: number, host: string, bytes: number): Promise<void> {
-  const where = { port, host: '127.0.0.1', agent: false } as const
-  const down = timed(done => {
-    http.get({ ...where, path: `/down/${bytes}`, headers: { host } }, response => {
-      let got = 0
-      response.on('data', (chunk: Buffer) => {
-        got += chunk.length
-      })
-      response.on('end', () => done(got))
-    })
-  })
-  const up = timed(done => {
-    const headers = { host, 'content-length': bytes }
-    const request = http.request({ ...where, method: 'POST', headers }, response => {
-      let text = ''
-      response.setEncoding('utf8').on('data', (piece: string) => {
-        text += piece
-      })
-      response.on('end', () => done(Number(text)))
-    })
-    pour(request, bytes)
-  })
-  const [downMs, upMs] = await Promise.all([down, up])
+  const [downSeconds, upSeconds] = await Promise.all([download(port, host, bytes), upload(port, host, bytes)])
   const found: BulkRates = {
-    downMbPerSecond: Math.round(bytes / downMs / 1000),
-    upMbPerSecond: Math.round(bytes / upMs / 1000),
+    downMbPerSecond: Math.round(bytes / downSeconds / 1e6),
+    upMbPerSecond: Math.round(bytes / upSeconds / 1e6),
   }
   process.send?.(found)
   process.disconnect?.()
-
-  async function timed(work: (done: (bytes: number) => void) => void): Promise<number> {
-    const beganMs = performance.now()
-    const moved = await new Promise<number>(work)
-    if (moved !== bytes) throw new Error(`expected ${bytes} bytes, found ${moved}`)
-    return performance.now() - beganMs
-  }
 }
 
 function round(value: number): number {
@@ -183,6 +132,7 @@ function round(value: number): number {
 const [, , mark, role, ...words] = process.argv
 if (mark === 'role') {
   if (role === 'instance') await runInstance()
+  else if (role === 'bulk-instance') process.send?.({ port: await serveBulk() })
   else if (role === 'small') runSmall(Number(words[0]), words[1] ?? '', Number(words[2]))
   else await runBulk(Number(words[0]), words[1] ?? '', Number(words[2]))
 }

@@ -4,17 +4,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type BackendPorts, type Chain, startOurs } from './chain.ts'
 import { type BulkRates, type Latencies, moveBulk, startInstance, startSmallCalls } from './mixed-load.ts'
+import { median } from './part.ts'
 import { startHaproxy } from './peers.ts'
 import { cpuSeconds, hasProgram, rssBytes } from './process.ts'
 import { whenAnswered } from './ready.ts'
 
 /**
- * Small calls beside bulk on one link: `npm run bench -- mixed [--gigabytes 2] [--rate 500] [--seconds 10] [--only ours] [--json]`.
+ * Small calls beside bulk on one link: `npm run bench -- mixed [--gigabytes 2] [--rate 500] [--seconds 10] [--rounds 3] [--only ours] [--json]`.
  *
  * `rate` calls a second at fixed times, whether the last one is back or not; first alone for `seconds`, then beside one
  * download and one upload of `gigabytes` each. A call's time counts from when it was due. Small calls and bulk have an
  * instance each and a client each, processes of their own; on a machine with few cores they take time from the proxies.
  * What that alone costs is seen by the same through two HAProxys with HTTP/2 over TLS between them, in the same run.
+ * Chains take turns, started anew each round, and medians are shown: one percent of the calls of one round is few.
  */
 const option = (name: string, fallback: number): number => {
   const at = process.argv.indexOf(`--${name}`)
@@ -22,6 +24,7 @@ const option = (name: string, fallback: number): number => {
 }
 const only = process.argv.includes('--only') ? process.argv[process.argv.indexOf('--only') + 1] : undefined
 const BULK_BYTES = option('gigabytes', 2) * 1e9
+const ROUNDS = option('rounds', 3)
 /** What a chain is warmed up for; it does not count. */
 const WARM_UP_SECONDS = 3
 
@@ -37,14 +40,23 @@ interface Found extends BulkRates {
 const children: ChildProcess[] = []
 const folder = mkdtempSync(join(tmpdir(), 'flatmesh-bench-'))
 try {
-  const [http, bulk] = [await startInstance(), await startInstance()]
+  const [http, bulk] = [await startInstance('small'), await startInstance('bulk')]
   children.push(http.child, bulk.child)
   const backend: BackendPorts = { http: http.port, bulk: bulk.port }
-  const found: Record<string, Found> = {}
-  if (only !== 'haproxy') found.ours = await measure(await startOurs(backend))
-  if (only !== 'ours' && hasProgram('haproxy')) found.haproxy = await measure(await startHaproxy(folder, backend))
+  const starts: Record<string, () => Promise<Chain>> = {
+    ...(only !== 'haproxy' && { ours: () => startOurs(backend) }),
+    ...(only !== 'ours' && hasProgram('haproxy') && { haproxy: () => startHaproxy(folder, backend) }),
+  }
+  const found: Record<string, Found[]> = {}
+  for (let round = 1; round <= ROUNDS; round++) {
+    // Whoever goes first in a round meets what the machine did before.
+    for (const [name, start] of round % 2 === 0 ? Object.entries(starts).reverse() : Object.entries(starts)) {
+      process.stderr.write(`round ${round} of ${ROUNDS}: ${name}\n`)
+      found[name] = [...(found[name] ?? []), await measure(await start())]
+    }
+  }
   if (process.argv.includes('--json')) console.log(JSON.stringify(found))
-  else for (const [name, its] of Object.entries(found)) console.log(`${name}\n${describe(its)}`)
+  else for (const name of Object.keys(starts)) console.log(`${name}\n${describe(found[name] ?? [])}`)
 } finally {
   for (const child of children) child.kill()
   rmSync(folder, { recursive: true, force: true })
@@ -84,13 +96,22 @@ async function duringCalls(small: { begin(): void; end(): Promise<Latencies> }, 
   return small.end()
 }
 
-function describe({ alone, beside, p99Ratio, downMbPerSecond, upMbPerSecond, cpuPerGb, rssMb }: Found): string {
-  const line = (l: Latencies): string => `p50 ${l.p50Ms} ms, p99 ${l.p99Ms} ms, max ${l.maxMs} ms, failed ${l.failed}`
+/** Medians of all rounds. */
+function describe(its: readonly Found[]): string {
+  const of = (figure: (found: Found) => number): number => round(median(its.map(figure)))
+  const line = (pick: (found: Found) => Latencies): string => {
+    const [p50, p99] = [of(found => pick(found).p50Ms), of(found => pick(found).p99Ms)]
+    const failed = its.reduce((sum, found) => sum + pick(found).failed, 0)
+    return `p50 ${p50} ms, p99 ${p99} ms, max ${of(found => pick(found).maxMs)} ms, failed ${failed}`
+  }
+  const hops = (pick: (found: Found) => readonly number[]): string =>
+    [0, 1].map(hop => of(found => pick(found)[hop] ?? Number.NaN)).join(' / ')
   return [
-    `  small calls alone:   ${line(alone)}`,
-    `  small calls beside:  ${line(beside)} (p99 ${p99Ratio} times)`,
-    `  bulk: down ${downMbPerSecond} MB/s, up ${upMbPerSecond} MB/s, CPU s/GB ${cpuPerGb.join(' / ')}`,
-    `  RSS MB at most: first half ${rssMb.firstHalfMax.join(' / ')}, second half ${rssMb.secondHalfMax.join(' / ')}`,
+    `  small calls alone:   ${line(({ alone }) => alone)}`,
+    `  small calls beside:  ${line(({ beside }) => beside)}`,
+    `  p99 beside to p99 alone: ${of(({ p99Ratio }) => p99Ratio)} times, by round ${its.map(({ p99Ratio }) => p99Ratio).join(', ')}`,
+    `  bulk: down ${of(found => found.downMbPerSecond)} MB/s, up ${of(found => found.upMbPerSecond)} MB/s, CPU s/GB ${hops(found => found.cpuPerGb)}`,
+    `  RSS MB at most: first half ${hops(({ rssMb }) => rssMb.firstHalfMax)}, second half ${hops(({ rssMb }) => rssMb.secondHalfMax)}`,
   ].join('\n')
 }
 

@@ -12,8 +12,9 @@ export interface CallLinkOptions {
   readonly relayWindowBytes: number
   /**
    * What the peer may have on the way over all calls, at first: what is more than the line holds waits in the kernels of both
-   * ends, before every small call (at 16 MiB from the start those beside bulk took 16 to 26 ms instead of 6: `npm run bench -- mixed`,
-   * November 2026). 256 KiB is 1 Gbit/s over 2 ms, and more than TCP begins with; where the line can do more it grows to
+   * ends, before every small call. Half of small calls beside bulk took 1.5 ms with 128 KiB, 2.1 with 256, 12 with 4 MiB; of two bulk
+   * transfers at once it costs a seventh (`npm run bench -- mixed`, November 2026). 128 KiB is 1 Gbit/s over 1 ms, and more
+   * than TCP begins with; where the line can do more it grows to
    * `linkWindowBytesMax`, 4 Gbit/s over 130 ms. It is given back as bytes are handed to the calls' handlers, paused or not,
    * so that no reader can stall another.
    */
@@ -40,7 +41,7 @@ export const CALL_LINK_DEFAULTS: CallLinkOptions = {
   callWindowBytesMax: 16 * 1024 * 1024,
   grownBytesMax: 64 * 1024 * 1024,
   relayWindowBytes: 1024 * 1024,
-  linkWindowBytes: CALL_WINDOW_BYTES,
+  linkWindowBytes: 128 * 1024,
   linkWindowBytesMax: 64 * 1024 * 1024,
   heldBytesMax: 256 * 1024 * 1024,
   inboundCallsMax: 10_000,

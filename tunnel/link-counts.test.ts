@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import type { CallReset } from '../proxy/call.ts'
+import { CALL_WINDOW_BYTES } from '../proxy/call.ts'
 import { silentLog } from '../router/log.ts'
 import { ACCEPTOR, DIALLER, openOf, until, Witness } from './call-contract.ts'
 import { CallLink } from './call-link.ts'
@@ -44,7 +45,8 @@ describe('what a link counts', () => {
   }
 
   it('is the same at both ends: every frame and byte that one sent, the other got', async () => {
-    const { link, ours, theirs, accepted } = linked()
+    // So much that none is credited meanwhile.
+    const { link, ours, theirs, accepted } = linked({ linkWindowBytes: CALL_WINDOW_BYTES })
     const call = link.open(openOf('orders', 'GET / HTTP/1.1\r\n\r\n'))
     if (call === undefined) throw new Error('the link takes no calls')
     const witness = new Witness(call)
