@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { connect, type ListenOptions } from 'node:net'
 import { dirname, join } from 'node:path'
 import type { Duplex } from 'node:stream'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import { decodeRouteFilter, type RouteFilter } from '../router/route-filter.ts'
 import { type AdminAddress, formatAdminAddress } from './address.ts'
@@ -384,6 +384,6 @@ function toListenError(error: unknown, address: AdminAddress): MeshError {
     const hint = 'another daemon may be running; otherwise give listen.admin another address, or port 0'
     return new MeshError('port-in-use', `listen.admin: ${shown} is taken by another program: ${hint}`, { cause: error })
   }
-  const reason = error instanceof Error ? error.message : String(error)
+  const reason = messageOf(error)
   return new MeshError('bad-config', `listen.admin: cannot listen on ${shown}: ${reason}`, { cause: error })
 }

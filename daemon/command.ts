@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { decodeAdminAddress } from './address.ts'
 import { AdminClient, toUnreachable } from './admin-client.ts'
 import { type Config, loadConfig, showFile } from './config.ts'
@@ -127,7 +127,7 @@ function parseWords(
   try {
     return parseArgs({ args: [...words], options: specs, allowPositionals: true, strict: true })
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     const unknown = /^Unknown option '-?-?([^']*)'/.exec(reason)?.[1]
     if (unknown === undefined) throw usage(command, `${command.name}: ${reason.split('\n', 1)[0]}`)
     const dashed = Object.keys(options).map(name => `--${name}`)

@@ -3,7 +3,7 @@ import { type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:ht
 import { resolve } from 'node:path'
 import { Readable } from 'node:stream'
 import { finished, pipeline } from 'node:stream/promises'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { SERVICE_NAME } from '../router/model.ts'
 import { decodeHostPort, isWildcard } from './address.ts'
 import { toUnreachable } from './admin-client.ts'
@@ -137,7 +137,7 @@ async function readBody(
     // A pipe has no size; it goes in chunks.
     return { body: file.createReadStream(), bodyBytes: found.isFile() ? found.size : undefined }
   } catch (error) {
-    throw usage(call, `-d ${data}: cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+    throw usage(call, `-d ${data}: cannot be read: ${messageOf(error)}`)
   }
 }
 

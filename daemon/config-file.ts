@@ -1,7 +1,7 @@
 import { link, mkdir, readdir, rm, rmdir, writeFile } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, relative, resolve } from 'node:path'
 import { stringify } from 'yaml'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { CONFIG_DEFAULTS, type Config, parseConfig } from './config.ts'
 
 type ListenKey = keyof typeof CONFIG_DEFAULTS.listen
@@ -164,7 +164,7 @@ async function attempt<T>(what: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action()
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new MeshError('data-dir', `cannot ${what}: ${reason}`, { cause: error })
   }
 }

@@ -1,5 +1,5 @@
 import { type Document, isAlias, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { suggest } from './nearest.ts'
 
 /** A value somewhere in the file; `value` is undefined where the file says nothing. */
@@ -110,7 +110,7 @@ export class ConfigReader {
       return this.#document.toJS() ?? {}
     } catch (error) {
       // Aliases that multiply without end, or point at nothing.
-      this.#note(`${this.#file}:1: not usable YAML: ${error instanceof Error ? error.message : String(error)}`)
+      this.#note(`${this.#file}:1: not usable YAML: ${messageOf(error)}`)
       return {}
     }
   }

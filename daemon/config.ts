@@ -4,7 +4,7 @@ import { DISPATCHER_DEFAULTS } from '../proxy/dispatcher.ts'
 import { INGRESS_DEFAULTS } from '../proxy/ingress.ts'
 import { INSTANCE_POOL_DEFAULTS } from '../proxy/instance-pool.ts'
 import { TTL_MAX_MS, TTL_MIN_MS } from '../registry/service-schema.ts'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { LINK_CHOICE_DEFAULTS } from '../router/link-choice.ts'
 import { SERVICE_NAME } from '../router/model.ts'
 import type { AdminAddress } from './address.ts'
@@ -213,7 +213,7 @@ export function loadConfig(file: string, shownFile = file): Config {
       const hint = 'make one with flatmesh init or flatmesh join, or name yours with --config FILE'
       throw new MeshError('bad-config', `there is no config file ${shownFile}: ${hint}`, { cause: error })
     }
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new MeshError('bad-config', `the config file ${shownFile} cannot be read: ${reason}`, { cause: error })
   }
   return parseConfig(text, file, shownFile)

@@ -13,6 +13,7 @@ import { TcpListener } from '../proxy/tcp-listener.ts'
 import { Catalog } from '../registry/catalog.ts'
 import { FileRegistry } from '../registry/file-registry.ts'
 import { HttpRegistry } from '../registry/http-registry.ts'
+import { messageOf } from '../router/errors.ts'
 import type { LinkPolicyOptions } from '../router/link-policy.ts'
 import type { Log } from '../router/log.ts'
 import type { Candidate, NodeId, NodeInfo, ServiceName } from '../router/model.ts'
@@ -332,7 +333,7 @@ export class Daemon {
   }
 
   private onCallThrown(error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     this.log.error({ code: 'internal', reason, err: error }, 'the handler of a call failed')
   }
 

@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 
 /**
  * Holds a data folder for one daemon: two with one identity would outbid each other for ever.
@@ -14,7 +14,7 @@ export function lockDataDir(dataDir: string): () => void {
       return () => rmSync(path, { force: true })
     } catch (error) {
       if (!isNodeError(error) || error.code !== 'EEXIST') {
-        const reason = error instanceof Error ? error.message : String(error)
+        const reason = messageOf(error)
         throw new MeshError('data-dir', `dataDir ${dataDir} cannot be written: ${reason}`, { cause: error })
       }
       const pid = holder(path)

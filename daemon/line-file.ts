@@ -1,5 +1,5 @@
 import { type FileHandle, open, stat } from 'node:fs/promises'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 
 /** Lines are gathered in pieces of this size; one is written at a time. 256 KiB: some 600 calls, for each write wakes a thread. */
@@ -60,7 +60,7 @@ export class LineFile {
   /** Rejects with MeshError `bad-config` if the file cannot be opened. */
   async start(): Promise<void> {
     await this.#open().catch((error: unknown) => {
-      const found = `log.accessFile: ${this.#path} cannot be written (${reasonOf(error)})`
+      const found = `log.accessFile: ${this.#path} cannot be written (${messageOf(error)})`
       throw new MeshError('bad-config', `${found}; expected a file in a folder that is there`, { cause: error })
     })
     this.#timer = setInterval(() => void this.flush(), FLUSH_MS)
@@ -162,14 +162,10 @@ export class LineFile {
     const nowMs = this.#nowMs()
     if (nowMs - this.#complainedAtMs < COMPLAINT_MS) return
     this.#complainedAtMs = nowMs
-    this.#log.warn({ file: this.#path, reason: reasonOf(error) }, 'lines of the access log are lost')
+    this.#log.warn({ file: this.#path, reason: messageOf(error) }, 'lines of the access log are lost')
   }
 }
 
 function newChunk(): Chunk {
   return { buffer: Buffer.allocUnsafeSlow(CHUNK_BYTES), bytes: 0, lines: 0 }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

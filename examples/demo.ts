@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { parseArgs } from 'node:util'
+import { messageOf } from '../router/errors.ts'
 import { waitUntil } from '../test/e2e/daemon-process.ts'
 import {
   failoverMs,
@@ -72,7 +73,7 @@ function readFlags(words: readonly string[]): Flags | undefined {
     }
     return { once: values.once || values.json, json: values.json, keep: values.keep }
   } catch (error) {
-    const [reason] = (error instanceof Error ? error.message : String(error)).split('. ')
+    const [reason] = messageOf(error).split('. ')
     process.stderr.write(`demo: ${reason}; it takes --once, --json or --keep, see --help\n`)
     process.exitCode = 2
     return undefined
@@ -107,7 +108,7 @@ async function run({ once: isOnce, json, keep }: Flags): Promise<void> {
   } catch (error) {
     screen.closeLine()
     const isInterrupted = error instanceof Interrupted
-    if (!isInterrupted) process.stderr.write(`\ndemo: ${error instanceof Error ? error.message : String(error)}\n`)
+    if (!isInterrupted) process.stderr.write(`\ndemo: ${messageOf(error)}\n`)
     screen.step('Everything the demo started is ended and removed.')
     await mesh.abandon()
     // 130: a shell's code for what Ctrl-C ended. Once the story is told, that is how --keep is meant to end.

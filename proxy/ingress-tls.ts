@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import type { ClientConnection } from './ingress.ts'
 
 /** PEM files: the certificate with those between it and a root its clients trust, and its key. */
@@ -23,14 +23,14 @@ export function loadTls(files: TlsFiles): SecureContext {
     try {
       return readFileSync(files[name])
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause)
+      const reason = messageOf(cause)
       throw new MeshError('bad-config', `proxy.tls.${name}: expected a PEM file, found none: ${reason}`, { cause })
     }
   })
   try {
     return createSecureContext({ ...(cert !== undefined && { cert }), ...(key !== undefined && { key }) })
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause)
+    const reason = messageOf(cause)
     throw new MeshError('bad-config', `proxy.tls: ${files.cert} and ${files.key} do not make a server: ${reason}`, {
       cause,
     })

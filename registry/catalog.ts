@@ -1,4 +1,4 @@
-import { invariant } from '../router/errors.ts'
+import { invariant, messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { ServiceName } from '../router/model.ts'
 import { isSameService, sharedLabels } from './service-schema.ts'
@@ -82,7 +82,7 @@ export class Catalog {
     try {
       await feed.source.start(services => this.#onTold(feed, services))
     } catch (error) {
-      feed.failure = `did not start: ${error instanceof Error ? error.message : String(error)}`
+      feed.failure = `did not start: ${messageOf(error)}`
       this.#log.error(
         { registry: feed.source.name, code: 'bad-registry', reason: feed.failure },
         'a registry did not start',

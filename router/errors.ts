@@ -52,6 +52,11 @@ export class MeshError extends Error {
   }
 }
 
+/** What went wrong, in its own words: anything can be thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
 /** A bug: the program's own rule is broken. Stays on in production, because going on would do more harm. */
 export function invariant(condition: unknown, why: string): asserts condition {
   if (!condition) throw new Error(`bug: ${why}`)

@@ -1,4 +1,5 @@
 import { Packr, Unpackr } from 'msgpackr'
+import { messageOf } from './errors.ts'
 
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, variableMapSize: true })
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true })
@@ -23,7 +24,7 @@ export function decodeMsgpack(bytes: Uint8Array): { ok: true; value: unknown } |
   try {
     return { ok: true, value: unpackr.unpack(bytes) }
   } catch (error) {
-    return { ok: false, reason: error instanceof Error ? error.message : String(error) }
+    return { ok: false, reason: messageOf(error) }
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Stream } from '@libp2p/interface'
+import { messageOf } from '../router/errors.ts'
 import { Heartbeat, SILENCE_MS, TICK_MS } from './heartbeat.ts'
 
 /** One message, at most: a gossip frame and its type byte. */
@@ -118,7 +119,7 @@ export class GossipStream {
       try {
         this.isBlocked = !this.stream.send(Buffer.concat(parts, bytes))
       } catch (error) {
-        this.close(error instanceof Error ? error.message : String(error))
+        this.close(messageOf(error))
       }
     }
   }

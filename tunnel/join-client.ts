@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject, sign, type X509Certificate } from 'node:crypto'
 import { connect, type TLSSocket } from 'node:tls'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { readRootCertificate, rootFingerprint, verifyNodeCertificate } from './certificate.ts'
 import { createKey, type Identity, parseIdentity, wrongNames } from './identity.ts'
 import {
@@ -246,7 +246,7 @@ function parseAnswer(
   try {
     identity = parseIdentity(options.dataDir, files, options.nowMs)
   } catch (error) {
-    throw refuse(error instanceof Error ? error.message : String(error))
+    throw refuse(messageOf(error))
   }
   if (identity.name !== options.name || identity.region !== options.region) {
     throw refuse(`a certificate for ${identity.name} in ${identity.region}, asked for ${options.name}`)

@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
 import { instant, issueNodeCertificate } from './certificate.ts'
@@ -125,7 +125,7 @@ export async function serveJoin(
     if (!answer.ok) log.warn({ code: answer.code, reason: answer.reason, remote }, 'join refused')
     answerAndClose(socket, answer)
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     const code = error instanceof MeshError && error.code === 'data-dir' ? 'data-dir' : 'internal'
     log.error({ code, reason, remote }, 'join failed here')
     answerAndClose(socket, no(code, 'the inviting node could not do its part; its log says why'))

@@ -9,7 +9,7 @@ import { ping } from '@libp2p/ping'
 import { yamux } from '@libp2p/yamux'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { LINK_POLICY_DEFAULTS } from '../router/link-policy.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
@@ -340,7 +340,7 @@ export class Libp2pOverlay implements Overlay {
     } catch (error) {
       if (this.isStopping) return
       const delayMs = target.redial.onFailure(this.deps.random())
-      const reason = error instanceof Error ? error.message : String(error)
+      const reason = messageOf(error)
       const fields = { link: target.node ?? target.addresses.join(), reason, delayMs }
       if (target.redial.failures === WARN_AFTER_FAILURES)
         this.deps.log.warn(fields, 'a node cannot be reached; trying on')
@@ -388,7 +388,7 @@ export class Libp2pOverlay implements Overlay {
       .newStream(GOSSIP_PROTOCOL, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
       .then(stream => this.onStream(stream, connection))
       .catch((error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error)
+        const reason = messageOf(error)
         connection.abort(new Error(`no gossip stream: ${reason}`))
         this.onLost(connection.remotePeer.toString())
       })

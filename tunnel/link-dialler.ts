@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { SecureContext, TLSSocket } from 'node:tls'
 import type { Call } from '../proxy/call.ts'
-import { MeshError, type MeshErrorCode } from '../router/errors.ts'
+import { MeshError, type MeshErrorCode, messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
 import { HOPS_MAX } from '../router/paths.ts'
@@ -398,5 +398,5 @@ const ROUTES_TRIED_MAX = 3
 
 function toMeshError(error: unknown): MeshError {
   if (error instanceof MeshError) return error
-  return new MeshError('unreachable', error instanceof Error ? error.message : String(error), { cause: error })
+  return new MeshError('unreachable', messageOf(error), { cause: error })
 }

@@ -1,4 +1,5 @@
 import type { CallHandler, CallReset } from '../proxy/call.ts'
+import { messageOf } from '../router/errors.ts'
 import type { Log } from '../router/log.ts'
 import type { NodeId } from '../router/model.ts'
 import { type LinkCall, NO_HANDLER } from './link-call.ts'
@@ -64,7 +65,7 @@ export class LinkTeller {
   }
 
   onThrown(call: LinkCall, error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     const [log, self, peer] = [this.#log, this.#self, this.#peer]
     log.error({ link: peer, call: call.id, code: 'internal', reason, err: error }, 'the handler of a call failed')
     call.reset({ code: 'internal', reason: 'this node failed to handle the call', node: self, unexecuted: false })

@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import { readRootCertificate } from './certificate.ts'
 
 /**
@@ -344,7 +344,7 @@ function attempt<T>(what: string, action: () => T): T {
     return action()
   } catch (error) {
     if (error instanceof MeshError) throw error
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     throw new MeshError('data-dir', `cannot ${what}: ${reason}; check the path, its owner and the space left`, {
       cause: error,
     })

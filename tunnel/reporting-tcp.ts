@@ -1,5 +1,6 @@
 import type { MultiaddrConnection, Transport, Upgrader } from '@libp2p/interface'
 import { type TCPComponents, tcp } from '@libp2p/tcp'
+import { messageOf } from '../router/errors.ts'
 
 /**
  * libp2p's TCP, with a word about every connection that came in and did not become a member's: garbage, a stranger, or
@@ -36,6 +37,6 @@ function reporting(upgrader: Upgrader, onFailed: (address: string, reason: strin
 }
 
 function reasonOf(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error)
+  const text = messageOf(error)
   return text === '' ? 'the connection was closed' : text.slice(0, 500)
 }

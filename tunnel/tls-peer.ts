@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type ConnectionOptions, connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
-import { MeshError } from '../router/errors.ts'
+import { MeshError, messageOf } from '../router/errors.ts'
 import type { NodeId } from '../router/model.ts'
 import { verifyNodeCertificate } from './certificate.ts'
 import type { Identity } from './identity.ts'
@@ -24,7 +24,7 @@ export function provenPeer(socket: TLSSocket, rootPem: string): { node: NodeId }
   if (certificate === undefined) return { reason: 'expected a certificate of this mesh, found none' }
   if (!socket.authorized) {
     const error: unknown = socket.authorizationError
-    const found = error instanceof Error ? error.message : String(error)
+    const found = messageOf(error)
     return { reason: `expected a valid certificate of this mesh, found one refused as ${found}` }
   }
   // TLS has proven the key and the chain; this also asks that it is a node's certificate, not just one of the root's.

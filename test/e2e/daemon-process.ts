@@ -9,6 +9,7 @@ import { decodeAdminAddress } from '../../daemon/address.ts'
 import type { ExplainView, LinkView, ListenView, NodeView, RouteView, StatusView } from '../../daemon/admin-api.ts'
 import { AdminClient } from '../../daemon/admin-client.ts'
 import { readListenFile } from '../../daemon/listen-file.ts'
+import { messageOf } from '../../router/errors.ts'
 
 const PROGRAM = fileURLToPath(new URL('../../daemon/flatmesh.js', import.meta.url))
 
@@ -291,7 +292,7 @@ export class DaemonProcess {
   }
 
   private failure(error: unknown): Error {
-    const reason = error instanceof Error ? error.message : String(error)
+    const reason = messageOf(error)
     const tail = this.log().slice(-LOG_TAIL_CHARS)
     return new Error(`${reason}\nthe end of ${this.logFile}:\n${tail || '(nothing)'}`, { cause: error })
   }
